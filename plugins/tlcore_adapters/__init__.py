@@ -1,0 +1,1 @@
+"""Domain adapters: one file a strategy."""

@@ -1,0 +1,1 @@
+"""Data sources and data checks: one file a strategy."""

@@ -1,0 +1,1 @@
+"""Fine-tuning strategies: one file a strategy."""

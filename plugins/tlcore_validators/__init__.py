@@ -1,0 +1,1 @@
+"""Label-free validators: one file a strategy."""

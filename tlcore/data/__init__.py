@@ -1,0 +1,1 @@
+"""The image table: schema, decoding, splits."""

@@ -1,0 +1,1 @@
+"""The embedded demo: handwritten digits, rendered glyphs, a small zoo."""

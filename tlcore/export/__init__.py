@@ -1,0 +1,1 @@
+"""The parity gate, file metadata, prediction from a file."""

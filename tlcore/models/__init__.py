@@ -1,0 +1,1 @@
+"""Safe weights and the local index format, shared by model sources."""

@@ -1,0 +1,234 @@
+"""What a strategy is, one abstract class per kind.
+
+A strategy is a small frozen pydantic class. Its fields are its options: typed, bounded, described
+(command-line help and the parameter form are made from them). Its `card` says who it is. The host
+owns loops, devices, seeds, files and progress; a strategy returns values.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from tlcore.values import Candidate, DataReport, Dataset, Exported, Preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from tlcore.features.moments import Moments
+    from tlcore.training.network import Network
+    from tlcore.training.plan import TrainPlan
+
+__all__ = [
+    "KINDS", "Adapter", "Card", "CheckLimits", "DataCheck", "DataSource", "Evidence", "Exporter", "ExportJob",
+    "ModelSource", "Scorer", "Strategy", "TrainTask", "Tuner", "Validator", "ValidatorOutputs",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Card:
+    """A strategy's identity.
+
+    Attributes:
+        name: what a person types; lower case, words joined by "-".
+        summary: one line.
+        reference: paper and equation, or the specification it follows.
+        licence: SPDX name of the strategy's licence.
+        api: the hook API it was written for (`tlcore.hookspecs.HOOK_API`).
+        traits: what it needs: "features", "source-probabilities" (scorers); "source-data",
+            "target-data", "target-labels" (adapters, tuners).
+    """
+
+    name: str
+    summary: str
+    reference: str
+    licence: str = "Apache-2.0"
+    api: int = 1
+    traits: frozenset[str] = frozenset()
+
+
+class Strategy(BaseModel):
+    """Base of every strategy: options are fields, unknown options are refused, instances are frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    card: ClassVar[Card]
+
+
+@dataclass(frozen=True)
+class CheckLimits:
+    """Bounds for a data check. max_pixels: width x height above which a file is not decoded."""
+
+    max_pixels: int = 100_000_000
+    min_images_per_class: int = 2
+
+
+class DataSource(Strategy):
+    """From a place that a person names to a table of images. Must have a field `path: str`."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The table as it is: unknown splits and labels stay null, no file is decoded.
+
+        Raises:
+            UserError: nothing there, unreadable manifest, a path outside the root, duplicate ids.
+        """
+
+
+class DataCheck(Strategy):
+    """A pure look at a table and its files; findings are values, never exceptions."""
+
+    @abstractmethod
+    def check(self, dataset: Dataset, limits: CheckLimits) -> DataReport: ...
+
+
+class ModelSource(Strategy):
+    """Lists candidates and builds them. Must have a field `spec: str`: what follows "NAME:" in --models."""
+
+    @abstractmethod
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates the spec stands for; those that cannot take part carry `skipped` with the remedy.
+
+        Raises:
+            UserError: the spec names nothing.
+        """
+
+    @abstractmethod
+    def build(self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True) -> nn.Module:
+        """The timm network of `candidate`, in eval mode.
+
+        classes: None keeps the source head, 0 removes it (the network then returns pooled features
+        [n, d]), k > 0 puts a fresh head of k outputs. pretrained=False: a random initialisation.
+
+        Raises:
+            UserError: weights that do not fit the architecture, or that would need a download.
+            RetryableError: the hub did not answer.
+        """
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a scorer may look at, for one candidate on the labelled training images.
+
+    Attributes:
+        moments: sufficient statistics of features and labels (tlcore.features.moments).
+        labels: int64 [n], 0 … K-1.
+        features: returns float32 [n, d]; only for scorers with the trait "features".
+        source_probabilities: returns float32 [n, z] of the source head, or None without one.
+        seed: for scorers that draw.
+    """
+
+    moments: Moments
+    labels: NDArray[np.int64]
+    features: Callable[[], NDArray[np.float32]]
+    source_probabilities: Callable[[], NDArray[np.float32] | None]
+    seed: int = 0
+
+
+class Scorer(Strategy):
+    """A transferability score."""
+
+    @abstractmethod
+    def score(self, evidence: Evidence) -> float:
+        """Finite, higher is better.
+
+        Raises:
+            UserError: the score is not defined on this evidence (one class, no variance, …).
+        """
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """What a plan is made for. Counts are images; `feature_dim` is the width before the head."""
+
+    classes: tuple[str, ...]
+    feature_dim: int
+    source_train: int
+    target_train: int = 0
+    seed: int = 0
+
+    @property
+    def images_per_class(self) -> float:
+        return self.source_train / len(self.classes)
+
+
+class Tuner(Strategy):
+    """Makes the training plan for labelled images."""
+
+    @abstractmethod
+    def plan(self, task: TrainTask) -> TrainPlan: ...
+
+
+class Adapter(Strategy):
+    """Makes the training plan for labelled source and unlabelled target images."""
+
+    @abstractmethod
+    def plan(self, task: TrainTask) -> TrainPlan: ...
+
+
+@dataclass(frozen=True)
+class ValidatorOutputs:
+    """What a validator may look at. No target label is in here, and none can be reached from here.
+
+    target_probabilities: float64 [n, K] of the target's validation images;
+    source_probabilities, source_labels: the labelled source validation images;
+    target_features, source_features: float32 [n, d].
+    """
+
+    target_probabilities: NDArray[np.float64]
+    source_probabilities: NDArray[np.float64]
+    source_labels: NDArray[np.int64]
+    target_features: NDArray[np.float32]
+    source_features: NDArray[np.float32]
+
+
+class Validator(Strategy):
+    """Scores a checkpoint without target labels."""
+
+    @abstractmethod
+    def score(self, outputs: ValidatorOutputs) -> float:
+        """Finite, higher is better."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What an exporter gets. `metadata` is written into the file as it is (all strings)."""
+
+    network: Network
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    metadata: Mapping[str, str]
+    folder: Path
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Exporter(Strategy):
+    """Writes a trained network to a file that needs nothing beside it."""
+
+    @abstractmethod
+    def export(self, job: ExportJob) -> Exported: ...
+
+    @abstractmethod
+    def predict(self, path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Probabilities [n, K] that the *file* gives for uint8 RGB [n, height, width, 3]: what the gate compares."""
+
+
+KINDS: dict[str, type[Strategy]] = {
+    "data-source": DataSource,
+    "data-check": DataCheck,
+    "model-source": ModelSource,
+    "scorer": Scorer,
+    "adapter": Adapter,
+    "tuner": Tuner,
+    "validator": Validator,
+    "exporter": Exporter,
+}
+"""Kind as people say it, and its class. The hook of a kind is `tlcore_` + kind + `s`, "-" as "_"."""

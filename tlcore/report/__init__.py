@@ -1,0 +1,1 @@
+"""The run card: one self-contained HTML file."""

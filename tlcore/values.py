@@ -1,0 +1,378 @@
+"""The frozen values that cross from one stage to the next.
+
+Small values are pydantic models and travel as JSON. Tables and arrays stay in files of the run
+store; what travels for them is a `Ref`. Importing this module costs no torch, no polars, no timm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    import polars as pl
+
+__all__ = [
+    "SOURCE", "TARGET", "UNLABELLED", "Adaptation", "Adapted", "Candidate", "Checkpoint", "Chosen", "Comparison",
+    "DataReport", "Dataset", "Epoch", "Exported", "Interval", "Json", "Metrics", "Mistake", "Parity", "Preprocess",
+    "Problem", "Ranked", "Ranking", "Ref", "RunRecord", "Trial", "Value",
+]  # fmt: skip
+
+SOURCE = "source"
+"""Domain of the rows that a run learns from."""
+TARGET = "target"
+"""Domain of the rows whose labels, where there are any, are used for the final test alone."""
+UNLABELLED = -1
+"""Encoded label of a row without one."""
+
+Split = Literal["train", "val", "test"]
+Json = Any
+
+
+class Value(BaseModel):
+    """Base of all JSON values: frozen, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+class Ref(Value):
+    """A finished stage result in the run store.
+
+    `path` is relative to the store, so that a store can be moved; `key` is the content-address of
+    everything that went into the stage.
+    """
+
+    stage: str
+    key: str
+    path: str
+
+
+class Interval(Value):
+    """A two-sided interval, inclusive."""
+
+    low: float
+    high: float
+
+
+class Preprocess(Value):
+    """How an image becomes the network's input, saved with every model so that all readers agree.
+
+    1. decode, apply the EXIF orientation, convert to RGB;
+    2. `resize="crop"`: resize (antialiased) so that the shorter side is round(side / crop_pct), cut the centre
+       height x width; `resize="squash"`: resize to height x width without keeping the ratio;
+    3. uint8 [height, width, 3] goes into the file; (x / 255 - mean) / std happens in the graph.
+    """
+
+    height: int = Field(ge=8, le=4096, description="pixels")
+    width: int = Field(ge=8, le=4096, description="pixels")
+    resize: Literal["crop", "squash"] = "crop"
+    crop_pct: float = Field(0.875, gt=0, le=1)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def decode_key(self) -> str:
+        """Name of the decoded pixels: equal for all models that may share one decode pass."""
+        return f"{self.height}x{self.width}-{self.resize}-{self.crop_pct:g}-{self.interpolation}"
+
+
+class Candidate(Value):
+    """A source model that could be transferred, or one that had to be left out, with the reason.
+
+    Attributes:
+        name: unique in a run, as shown to people: "mobilenetv2_100", "timm:resnet18".
+        source: the {name, options} of the model source that can build it.
+        architecture: the architecture name that timm knows.
+        arguments: keyword arguments of `timm.create_model` (padding type, …).
+        weights: file path, "hub", or None for a random initialisation.
+        weights_sha256: digest of the weights' content ("" while unknown or absent).
+        classes: outputs of the source head; 0 when the weights carry no head.
+        params: parameters without the head; None while unknown.
+        prior: published ImageNet top-1 accuracy in percent where the source knows it.
+        skipped: why it takes no part, or None.
+    """
+
+    name: str
+    source: dict[str, Json]
+    architecture: str
+    arguments: dict[str, Json] = {}
+    weights: str | None = None
+    weights_sha256: str = ""
+    classes: int = 0
+    preprocess: Preprocess | None = None
+    params: int | None = None
+    prior: float | None = None
+    licence: str = "unknown"
+    pretrained_on: str = "unknown"
+    skipped: str | None = None
+
+
+class Problem(Value):
+    """One finding of a data check: how often, and a few examples by name."""
+
+    code: str
+    severity: Literal["error", "warning", "info"]
+    message: str
+    count: int = 1
+    examples: tuple[str, ...] = ()
+    rows: tuple[str, ...] = Field((), description="sample_ids that cannot be used; the host drops them")
+
+
+class DataReport(Value):
+    """What a data check found, and what is left after unusable rows are gone."""
+
+    problems: tuple[Problem, ...] = ()
+    rows: int = 0
+    dropped: int = 0
+    classes: tuple[str, ...] = ()
+    counts: dict[str, dict[str, int]] = Field({}, description='rows per "domain/split" and class')
+    sizes: dict[str, float] = Field({}, description="pixels: min/median/max of width and height")
+    modes: dict[str, int] = Field({}, description="images per Pillow mode")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A table of images with its classes.
+
+    `table` columns: sample_id (str, unique), uri (str, absolute path), label (str or null),
+    split ("train" | "val" | "test" or null), domain (str), sha256 (str, of the file's bytes).
+    `classes` are the sorted class names; the position is the encoded label.
+    """
+
+    name: str
+    table: pl.DataFrame
+    classes: tuple[str, ...]
+
+    COLUMNS = ("sample_id", "uri", "label", "split", "domain", "sha256")
+
+    @property
+    def fingerprint(self) -> str:
+        """Content address: classes and every row (bytes, label, split, domain); paths do not count."""
+        import hashlib
+
+        digest = hashlib.sha256("\x1f".join(self.classes).encode())
+        rows = self.table.select("sample_id", "label", "split", "domain", "sha256").sort("sample_id").rows()
+        for row in rows:
+            digest.update("\x1f".join("" if cell is None else str(cell) for cell in row).encode())
+            digest.update(b"\x1e")
+        return digest.hexdigest()
+
+    def rows(self, *, split: str | None = None, domain: str | None = None) -> pl.DataFrame:
+        """The rows of one split and domain, in table order."""
+        import polars as pl
+
+        table = self.table
+        if split is not None:
+            table = table.filter(pl.col("split") == split)
+        if domain is not None:
+            table = table.filter(pl.col("domain") == domain)
+        return table
+
+    def labels(self, table: pl.DataFrame | None = None) -> list[int]:
+        """Encoded labels of `table` (default: all rows); UNLABELLED where there is none."""
+        code = {name: index for index, name in enumerate(self.classes)}
+        column = (self.table if table is None else table)["label"].to_list()
+        return [UNLABELLED if name is None else code[name] for name in column]
+
+    def without_target_labels(self) -> Dataset:
+        """The same rows as training may see them: every label of the target domain is null."""
+        import polars as pl
+
+        hidden = pl.when(pl.col("domain") == TARGET).then(None).otherwise(pl.col("label")).alias("label")
+        return replace(self, table=self.table.with_columns(hidden))
+
+    @property
+    def has_target(self) -> bool:
+        return bool((self.table["domain"] == TARGET).any())
+
+
+class Ranked(Value):
+    """One candidate's place. Equal `rank` means that the scores cannot tell them apart."""
+
+    candidate: str
+    rank: int | None = Field(description="1 is best; None when skipped or failed")
+    scores: dict[str, float] = {}
+    spread: dict[str, Interval] = Field({}, description="bootstrap interval over images, per scorer")
+    notes: tuple[str, ...] = ()
+    params: int | None = None
+    prior: float | None = None
+    images_per_second: float | None = None
+    achieved: float | None = Field(None, description="test accuracy after fine-tuning, where it was measured")
+    skipped: str | None = None
+
+
+class Ranking(Value):
+    """Candidates from best to worst, the skipped ones last."""
+
+    entries: tuple[Ranked, ...]
+    scorers: tuple[str, ...]
+    images: int
+
+    @property
+    def best(self) -> str:
+        return next(entry.candidate for entry in self.entries if entry.rank is not None)
+
+
+class Epoch(Value):
+    """One line of a training history. Losses are means over the epoch's batches."""
+
+    phase: str
+    epoch: int
+    losses: dict[str, float] = {}
+    measures: dict[str, float] = Field({}, description="validation accuracy, validator scores")
+    seconds: float = 0.0
+
+
+class Checkpoint(Value):
+    """A trained network: how to build it again, where its weights are, how it came about.
+
+    `weights` is a safetensors file, relative to the stage folder that holds this value.
+    """
+
+    candidate: Candidate
+    classes: tuple[str, ...]
+    preprocess: Preprocess
+    weights: str
+    strategy: str
+    chosen_epoch: int | None = None
+    chosen_by: str = "last"
+    history: tuple[Epoch, ...] = ()
+    measures: dict[str, float] = {}
+    resumed_from_step: int | None = None
+
+
+class Mistake(Value):
+    """A wrong prediction, with the confidence in it."""
+
+    sample_id: str
+    uri: str
+    label: str
+    predicted: str
+    probability: float
+
+
+class Metrics(Value):
+    """Measures on one split, with 95 % bootstrap intervals over images (all in [0, 1])."""
+
+    images: int
+    accuracy: float
+    accuracy_ci: Interval
+    balanced_accuracy: float
+    balanced_accuracy_ci: Interval
+    macro_f1: float
+    macro_f1_ci: Interval
+    calibration_error: float
+    calibration_error_ci: Interval
+    per_class: dict[str, float] = Field({}, description="recall per class")
+    confusion: tuple[tuple[int, ...], ...] = Field((), description="row: true class; column: predicted class")
+    mistakes: tuple[Mistake, ...] = ()
+
+
+class Parity(Value):
+    """The exported file against the model, on real images through the saved preprocessing."""
+
+    images: int
+    max_probability_difference: float
+    top1_agreement: float = Field(description="share of images with the same first class, near-ties left out")
+    ties: int = Field(0, description="images whose two best probabilities are nearer than twice the tolerance")
+    accuracy_model: float | None
+    accuracy_file: float | None
+    tolerance: float
+    passed: bool
+    worst: tuple[str, ...] = Field((), description="sample_ids with the largest differences")
+
+
+class Exported(Value):
+    """An exported file; `path` is relative to the stage folder that holds this value."""
+
+    path: str
+    format: str
+    bytes: int
+    opset: int | None = None
+    sha256: str = ""
+
+
+
+
+class Trial(Value):
+    """One trained network that could have been chosen. `measures` are on validation data."""
+
+    candidate: str
+    strategy: str
+    validation: float = Field(description="the number that choices are made by: validation accuracy")
+    test: float | None = Field(None, description="test accuracy; shown, never chosen by")
+    seconds: float = 0.0
+    history: tuple[Epoch, ...] = ()
+
+
+class Comparison(Value):
+    """A baseline against the result on the same test images: paired bootstrap of the accuracy difference."""
+
+    baseline: str
+    accuracy: float
+    difference: float = Field(description="result minus baseline")
+    difference_ci: Interval
+    better: bool = Field(description="the whole interval lies above 0")
+
+
+class Adapted(Value):
+    """One adapter's outcome. The three target accuracies are None where the target's test split has no labels.
+
+    `accuracy` is at the checkpoint that the label-free validator chose, `accuracy_last` at the last epoch,
+    `accuracy_oracle` at the best epoch had one peeked at the test labels (shown to be seen, used for nothing).
+    """
+
+    strategy: str
+    validator_score: float
+    source_validation_accuracy: float
+    accuracy: float | None = None
+    accuracy_ci: Interval | None = None
+    accuracy_last: float | None = None
+    accuracy_oracle: float | None = None
+    predicted_classes: int = Field(0, description="classes that occur among the target predictions")
+    seconds: float = 0.0
+    history: tuple[Epoch, ...] = ()
+    failed: str | None = None
+
+
+class Adaptation(Value):
+    """Source-only against every adapter tried, what was kept and the rule that kept it."""
+
+    source_only: Adapted
+    tried: tuple[Adapted, ...]
+    kept: str
+    validator: str
+    reason: str
+    target_images: int
+
+
+class Chosen(Value):
+    candidate: str
+    strategy: str
+
+
+class RunRecord(Value):
+    """Everything a run has to say: what the run card shows and `tlcore run --json` prints (a part of)."""
+
+    run_id: str
+    name: str
+    created: str = Field(description="UTC, ISO 8601")
+    data: DataReport
+    thumbnails: dict[str, str] = Field({}, description="uri by sample_id, for the worst mistakes")
+    ranking: Ranking
+    chosen: Chosen
+    metrics: Metrics
+    baselines: tuple[Comparison, ...]
+    trials: tuple[Trial, ...]
+    adaptation: Adaptation | None
+    parity: Parity
+    exported: Exported
+    onnx: str
+    card: str
+    seconds: dict[str, float]
+    cached: tuple[str, ...]
+    config: dict[str, Json]
+    versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
