@@ -73,7 +73,9 @@ class UnknownName(UserError):
         known: the names that exist.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = "") -> None:
+    def __init__(
+        self, kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = ""
+    ) -> None:
         names = sorted(set(known))
         near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
         self.kind = kind

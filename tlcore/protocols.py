@@ -102,7 +102,9 @@ class ModelSource(Strategy):
         """
 
     @abstractmethod
-    def build(self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True) -> nn.Module:
+    def build(
+        self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True
+    ) -> nn.Module:
         """The timm network of `candidate`, in eval mode.
 
         classes: None keeps the source head, 0 removes it (the network then returns pooled features

@@ -276,7 +276,9 @@ class Parity(Value):
     images: int
     max_probability_difference: float
     top1_agreement: float = Field(description="share of images with the same first class, near-ties left out")
-    ties: int = Field(0, description="images whose two best probabilities are nearer than twice the tolerance")
+    ties: int = Field(
+        0, description="images whose two best probabilities are nearer than twice the tolerance"
+    )
     accuracy_model: float | None
     accuracy_file: float | None
     tolerance: float
@@ -292,8 +294,6 @@ class Exported(Value):
     bytes: int
     opset: int | None = None
     sha256: str = ""
-
-
 
 
 class Trial(Value):

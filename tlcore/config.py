@@ -1,0 +1,337 @@
+"""RunConfig: the one boundary where text becomes types.
+
+A run file is TOML with the sections below; relative paths in it are relative to the file. Flags of
+the command line override it. Unknown keys are refused with the nearest name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from tlcore.errors import UserError
+from tlcore.values import Json
+
+__all__ = [
+    "AdaptConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "RunConfig",
+    "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config",
+]  # fmt: skip
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class StrategyChoice(_Section):
+    """A strategy by name, with its options: "lp-ft", or {name = "lp-ft", epochs = 20}."""
+
+    name: str = Field(title="Strategy", description="a name from `tlcore plugins`")
+    options: dict[str, Json] = Field({}, title="Options", description="see `tlcore plugins show NAME`")
+
+
+def _choice(given: Any) -> Any:
+    if isinstance(given, str):
+        return {"name": given}
+    if isinstance(given, Mapping):
+        loose = {key: value for key, value in given.items() if key not in {"name", "options"}}
+        return {"name": given.get("name"), "options": {**given.get("options", {}), **loose}}
+    return given
+
+
+def data_choice(text: str) -> dict[str, Any]:
+    """PATH or NAME:PATH -> a data source: a folder is `image-folder`, a CSV or Parquet file is `manifest`."""
+    name, colon, rest = text.partition(":")
+    if colon and len(name) > 1 and "/" not in name and "\\" not in name:
+        return {"name": name, "options": {"path": rest}}
+    manifest = text.lower().endswith((".csv", ".parquet", ".pq"))
+    return {"name": "manifest" if manifest else "image-folder", "options": {"path": text}}
+
+
+def model_choice(text: str) -> dict[str, Any]:
+    """NAME:SPEC -> a model source: "timm:resnet18", "timm:mobilenetv3_*", "local:FOLDER", "local:FILE".
+
+    Raises:
+        ValueError: no source name before the colon.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon or not rest:
+        raise ValueError(
+            f'"{text}" names no model source; write timm:NAME, timm:GLOB, local:FOLDER or local:FILE'
+        )
+    return {"name": name, "options": {"spec": rest}}
+
+
+Choice = Annotated[StrategyChoice, BeforeValidator(_choice)]
+DataChoice = Annotated[
+    StrategyChoice,
+    BeforeValidator(lambda given: data_choice(given) if isinstance(given, str) else _choice(given)),
+]
+ModelChoice = Annotated[
+    StrategyChoice,
+    BeforeValidator(lambda given: model_choice(given) if isinstance(given, str) else _choice(given)),
+]
+
+
+class DataConfig(_Section):
+    """Which images, and how they are checked and split."""
+
+    model_config = ConfigDict(title="Data")
+
+    source: DataChoice = Field(title="Images", description="folder, CSV or Parquet manifest, or NAME:PATH")
+    target: DataChoice | None = Field(
+        None,
+        title="Target images",
+        description="unlabelled images of the domain that matters; labels found there serve the final test alone",
+    )
+    check: Choice = Field(StrategyChoice(name="image-table"), title="Check")
+    validation: float = Field(
+        0.15,
+        gt=0,
+        lt=0.9,
+        title="Validation share",
+        description="share of a domain's images, where no val split is given",
+    )
+    test: float = Field(
+        0.2,
+        gt=0,
+        lt=0.9,
+        title="Test share",
+        description="share of a domain's images, where no test split is given",
+    )
+    max_bad_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        title="Unusable share",
+        description="share of unusable images up to which a run goes on without them",
+    )
+    max_pixels: int = Field(
+        100_000_000,
+        ge=4096,
+        title="Largest image",
+        description="pixels (width x height); larger files are not decoded",
+    )
+
+
+class SelectionConfig(_Section):
+    """How source models are ranked."""
+
+    model_config = ConfigDict(title="Selection")
+
+    scorers: tuple[Choice, ...] = Field((StrategyChoice(name="logme"),), min_length=1, title="Scorers")
+    shortlist: int = Field(
+        1,
+        ge=1,
+        le=64,
+        title="Shortlist",
+        description="best candidates that are fine-tuned; the best on validation is chosen",
+    )
+    verify: bool = Field(
+        False,
+        title="Verify the ranking",
+        description="fine-tune every candidate with the first strategy and show it beside its scores; nothing is chosen by it",
+    )
+    replicates: int = Field(
+        20, ge=0, le=200, title="Replicates", description="resamples behind a score's interval; 0 for none"
+    )
+    max_images: int = Field(
+        5000,
+        ge=10,
+        title="Images",
+        description="labelled training images that scores may look at, a stratified sample where there are more",
+    )
+
+
+class FinetuneConfig(_Section):
+    """How the best candidates are trained on labelled images. The best strategy on validation is kept."""
+
+    model_config = ConfigDict(title="Fine-tuning")
+
+    strategies: tuple[Choice, ...] = Field(
+        (StrategyChoice(name="linear-probe"), StrategyChoice(name="lp-ft")),
+        min_length=1,
+        alias="try",
+        title="Strategies",
+        description="tried in turn; ties keep the earlier one",
+    )
+
+
+class AdaptConfig(_Section):
+    """How the gap to unlabelled target images is closed. Source-only is always a candidate."""
+
+    model_config = ConfigDict(title="Adaptation")
+
+    strategies: tuple[Choice, ...] = Field(
+        (StrategyChoice(name="coral"), StrategyChoice(name="dann")),
+        alias="try",
+        title="Strategies",
+        description="adapters that are tried where there are target images",
+    )
+    validator: Choice = Field(
+        StrategyChoice(name="im"), title="Validator", description="chooses epochs without target labels"
+    )
+    source_floor: float = Field(
+        0.05,
+        ge=0,
+        le=1,
+        title="Source accuracy floor",
+        description="how much source validation accuracy adaptation may cost",
+    )
+
+
+class EvaluationConfig(_Section):
+    """How the result is measured."""
+
+    model_config = ConfigDict(title="Evaluation")
+
+    replicates: int = Field(1000, ge=100, le=100_000, title="Bootstrap replicates")
+    scratch: Choice = Field(
+        StrategyChoice(name="full"),
+        title="From-scratch baseline",
+        description="the strategy that trains the chosen network from a random initialisation",
+    )
+
+
+class ExportConfig(_Section):
+    """What leaves, and what it must prove."""
+
+    model_config = ConfigDict(title="Export")
+
+    exporter: Choice = Field(StrategyChoice(name="onnx"), title="Exporter")
+    tolerance: float = Field(
+        1e-3,
+        gt=0,
+        le=0.1,
+        title="Tolerance",
+        description="largest probability difference between file and model",
+    )
+
+
+class RunConfig(_Section):
+    """One run: data, candidates, and every choice on the way to a proven file."""
+
+    model_config = ConfigDict(title="tlcore run")
+
+    name: str = Field(
+        "run", min_length=1, max_length=80, title="Name", description="shown in lists and on the run card"
+    )
+    data: DataConfig
+    models: tuple[ModelChoice, ...] = Field(
+        min_length=1,
+        title="Source models",
+        description="timm:NAME, timm:GLOB, local:FOLDER, local:FILE or NAME:SPEC of a plugin",
+    )
+    selection: SelectionConfig = SelectionConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
+    adapt: AdaptConfig = AdaptConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
+    seed: int = Field(0, ge=0, lt=2**31, title="Seed")
+    threads: int = Field(0, ge=0, le=1024, title="Threads", description="processor threads; 0: all cores")
+    device: str = Field(
+        "cpu", pattern=r"^(cpu|cuda(:\d+)?|mps)$", title="Device", description="cpu, cuda, cuda:N or mps"
+    )
+
+    def document(self) -> dict[str, Json]:
+        """The configuration as plain JSON, every default filled in."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def parse_config(document: Mapping[str, Json], *, where: str = "configuration") -> RunConfig:
+    """A RunConfig from plain data.
+
+    Raises:
+        UserError: every unknown or ill-typed entry by its section and name, with the nearest known name.
+    """
+    try:
+        return RunConfig.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, where) from None
+
+
+def load_run_file(path: Path) -> dict[str, Any]:
+    """The run file as plain data, with relative paths made absolute against the file's folder.
+
+    Raises:
+        UserError: no such file, or not TOML (with line and column).
+    """
+    if not path.is_file():
+        near = difflib.get_close_matches(
+            path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], n=1
+        )
+        raise UserError(
+            "no such run file" + (f'; did you mean "{near[0]}"?' if near else ""),
+            where=str(path),
+            hint="tlcore run --data FOLDER --models local:FOLDER",
+        )
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"not TOML: {error}", where=str(path)) from None
+    return _anchor(document, path.parent.resolve())
+
+
+def _anchor(document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Relative places in the file's own terms: data.source, data.target and the specs of local models."""
+
+    def place(text: str) -> str:
+        return str((folder / Path(text).expanduser()).resolve())
+
+    data = document.get("data")
+    if isinstance(data, dict):
+        for key in ("source", "target"):
+            if isinstance(data.get(key), str):
+                data[key] = data_choice(data[key])
+            if isinstance(data.get(key), dict):
+                options = data[key].get("options", data[key])
+                for name in ("path", "root"):
+                    if isinstance(options.get(name), str):
+                        options[name] = place(options[name])
+    models = document.get("models")
+    if isinstance(models, list):
+        for index, entry in enumerate(models):
+            if isinstance(entry, str) and ":" in entry:
+                name, _, spec = entry.partition(":")
+                # A spec may be a hub name or a glob: only what exists beside the file is a path.
+                models[index] = (
+                    f"{name}:{place(spec)}" if spec and (folder / Path(spec).expanduser()).exists() else entry
+                )
+    return document
+
+
+def _explain(error: ValidationError, where: str) -> UserError:
+    lines = []
+    for item in error.errors(include_url=False):
+        path = [str(part) for part in item["loc"]]
+        spot = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(path[:-1])
+            near = difflib.get_close_matches(path[-1], known, n=1)
+            lines.append(
+                f'unknown option "{spot}"'
+                + (f'; did you mean "{near[0]}"?' if near else f" (known: {', '.join(known)})")
+            )
+        elif item["type"] == "missing":
+            lines.append(f'"{spot}" is missing')
+        else:
+            given = item.get("input")
+            shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
+            lines.append(f'"{spot}": {item["msg"].removeprefix("Value error, ")}{shown}')
+    return UserError("; ".join(lines), where=where, hint="tlcore run --help")
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in path:
+        field = model.model_fields.get(part)
+        if field is None or not (
+            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        ):
+            return []
+        model = field.annotation
+    return sorted(field.alias or name for name, field in model.model_fields.items())
