@@ -1,0 +1,172 @@
+"""Training plans: what a tuner or adapter returns and the host carries out (DECISIONS, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from tlcore.errors import PluginError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from tlcore.protocols import TrainTask
+    from tlcore.training.network import Network
+
+__all__ = [
+    "Augment", "Batch", "Group", "HeadFit", "HeadProblem", "Losses", "Move", "Objective", "Phase", "Setup", "Stream", "TrainPlan",
+    "View",
+]  # fmt: skip
+
+Stream = Literal["source", "target"]
+Augment = Literal["none", "light", "flip", "strong"]
+Losses = Mapping[str, "Tensor"]
+"""Named scalars; "total" is the one that is minimised, the others are shown in the curves."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that one optimiser step may change.
+
+    parameters: "backbone", "head", "norm" (weights and biases of normalisation layers), "all", "objective"
+        (modules that the objective made), or a glob over parameter names ("backbone.blocks.6.*").
+    lr: peak learning rate. weight_decay: not applied to biases and normalisation layers.
+    """
+
+    parameters: str
+    lr: float
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Move:
+    """One optimiser step per batch: the objective's method `loss` and the groups it changes.
+
+    Without groups nothing is changed but running statistics: the batch only passes through.
+    """
+
+    groups: tuple[Group, ...]
+    loss: str = "loss"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of gradient steps.
+
+    An epoch is one pass over the source stream, or over the target where there is no source; the other
+    stream is drawn anew as often as it runs out. `choose="best"` keeps the epoch that the host's measure
+    (validation accuracy, or a label-free validator for adapters) likes best, among all epochs and the
+    starting point; "last" keeps the end. Parameters outside all groups are frozen; `frozen_statistics`
+    keeps batch-norm layers in eval mode, the right thing for a few images on a pretrained network.
+    """
+
+    name: str
+    objective: Objective
+    moves: tuple[Move, ...]
+    epochs: int
+    streams: tuple[Stream, ...] = ("source",)
+    batch_size: int = 32
+    optimizer: Literal["sgd", "adamw"] = "adamw"
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine", "inverse"] = "cosine"
+    warmup: float = 0.1
+    augment: Augment = "light"
+    strong_view: bool = False
+    inputs: Literal["images", "features"] = "images"
+    choose: Literal["best", "last"] = "best"
+    frozen_statistics: bool = False
+    clip_norm: float | None = 5.0
+    reinitialise: bool = False
+    """Start from random weights (the from-scratch baseline)."""
+
+
+@dataclass(frozen=True)
+class HeadProblem:
+    """features float32 [n, d], labels int64 [n] in 0 … K-1, K = len(classes)."""
+
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    classes: tuple[str, ...]
+    seed: int
+
+
+@dataclass(frozen=True)
+class HeadFit:
+    """Solve the head from the frozen network's features. `fit` returns weight [K, d], bias [K] and notes."""
+
+    name: str
+    fit: Callable[[HeadProblem], tuple[NDArray[np.float64], NDArray[np.float64], Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    """Phases in order; each starts from the weights that the one before has chosen."""
+
+    phases: tuple[Phase | HeadFit, ...]
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise PluginError("a training plan has no phase")
+        names = [phase.name for phase in self.phases]
+        if len(set(names)) < len(names):
+            raise PluginError(f"two phases of a training plan share a name: {', '.join(names)}")
+
+
+@dataclass(frozen=True)
+class View:
+    """One stream's part of a batch.
+
+    inputs: weakly augmented, normalised float32 [n, 3, H, W] (features [n, d] in such a phase);
+    strong: the same images strongly augmented, where the phase asked for it;
+    labels: int64 [n]; None on the target, always. index: int64 [n], positions in the stream.
+    """
+
+    inputs: Tensor
+    labels: Tensor | None
+    index: Tensor
+    strong: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """progress: share of the phase's steps that are done, in [0, 1). step: from 0 in this phase."""
+
+    source: View | None
+    target: View | None
+    progress: float
+    step: int
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an objective may look at before its phase and before each epoch.
+
+    predict(stream) -> (features float32 [n, d], probabilities float32 [n, K]) of all training images of the
+    stream, in stream order, without augmentation, by the network as it is now.
+    """
+
+    network: Network
+    task: TrainTask
+    predict: Callable[[Stream], tuple[NDArray[np.float32], NDArray[np.float32]]]
+    epoch: int = 0
+
+
+class Objective:
+    """Base of objectives. Override `loss`; the rest where the method needs it.
+
+    State that must survive a kill goes into the module that `setup` returns (buffers count).
+    """
+
+    def setup(self, setup: Setup) -> nn.Module | None:
+        """Make own modules (a discriminator, a second head, a teacher), in the phase's seed. Once per phase."""
+        return None
+
+    def epoch_started(self, setup: Setup) -> None:
+        """Refresh pseudo-labels, banks, teachers."""
+
+    def loss(self, network: Network, batch: Batch) -> Losses:
+        """Named scalars, "total" among them."""
+        raise PluginError(f"{type(self).__name__} defines no loss")
