@@ -268,6 +268,7 @@ class Metrics(Value):
     per_class: dict[str, float] = Field({}, description="recall per class")
     confusion: tuple[tuple[int, ...], ...] = Field((), description="row: true class; column: predicted class")
     mistakes: tuple[Mistake, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class Parity(Value):
