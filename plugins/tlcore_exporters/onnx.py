@@ -1,0 +1,235 @@
+"""ONNX: one file with weights, normalisation, softmax, class names and the resize rule in it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tlcore.errors import PluginError, UserError
+from tlcore.export.gate import TOLERANCE
+from tlcore.export.metadata import INPUT, OUTPUT, FileMetadata, write_properties
+from tlcore.export.session import FileSession
+from tlcore.hookspecs import hookimpl
+from tlcore.protocols import Card, Exporter, ExportJob
+from tlcore.values import Exported
+
+if TYPE_CHECKING:
+    from tlcore.export.inference_graph import InferenceGraph
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "model.onnx"
+TORCHSCRIPT_MAX_OPSET = 20
+"""Newest opset that torch's TorchScript-based exporter implements."""
+_PROTOBUF_LIMIT = 2**31 - 2**26
+"""Bytes of weights that fit a single protobuf file (2 GiB), less 64 MiB for the graph."""
+_BATCHES = (1, 7)
+
+
+class Onnx(Exporter):
+    """uint8 RGB [n, height, width, 3] "image" -> float32 [n, K] "probabilities", dynamic n.
+
+    Captured by torch.export; a network that it refuses (control flow that depends on values) goes through the
+    TorchScript tracer, with a warning. A capture counts only when ONNX Runtime gives the network's
+    probabilities on noise in batches of 1 and 7. Source paths and traces are taken out of the file.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="onnx",
+        summary="One ONNX file: preprocessing constants, network, softmax and class names",
+        reference="ONNX IR and operator specification, onnx.ai/onnx/repo-docs/IR.html",
+    )
+
+    opset: int | None = Field(
+        None, ge=18, le=23, description="ONNX operator set; None: what torch recommends"
+    )
+    batch_size: int = Field(32, ge=1, le=4096, description="images that the file is run on at a time")
+
+    def export(self, job: ExportJob) -> Exported:
+        """Write `job.folder`/model.onnx under a temporary name, prove it opens and answers, then rename it.
+
+        Raises:
+            UserError: weights that do not fit a single file of 2 GiB, reserved metadata keys.
+            PluginError: neither capture gives a file that ONNX Runtime runs as the network does (both causes).
+        """
+        from tlcore.export.inference_graph import InferenceGraph
+
+        graph = InferenceGraph(job.network, job.preprocess)
+        size = sum(tensor.nbytes for tensor in graph.state_dict().values())
+        if size > _PROTOBUF_LIMIT:
+            raise UserError(
+                f"the weights take {size / 2**30:.1f} GiB, and a single ONNX file holds 2 GiB",
+                where=f"exporter {self.card.name}",
+                hint="choose a smaller source model (--models)",
+            )
+        metadata = FileMetadata(
+            classes=job.classes,
+            preprocess=job.preprocess,
+            run_id=job.metadata.get("run_id", ""),
+            extra=dict(job.metadata),
+        )
+        noise, expected = _reference(graph, job)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        target = job.folder / FILE_NAME
+        draft = job.folder / f".{FILE_NAME}.{os.getpid()}.tmp"
+        try:
+            opset = self._capture(graph, metadata, noise, expected, draft)
+            digest = hashlib.sha256(draft.read_bytes()).hexdigest()
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return Exported(
+            path=FILE_NAME, format="onnx", bytes=target.stat().st_size, opset=opset, sha256=digest
+        )
+
+    def predict(self, path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return FileSession(path).run(pixels, batch_size=self.batch_size)
+
+    def _capture(
+        self,
+        graph: InferenceGraph,
+        metadata: FileMetadata,
+        noise: NDArray[np.uint8],
+        expected: NDArray[np.float32],
+        draft: Path,
+    ) -> int:
+        """The first capture whose file answers as the network does stays in `draft`; returns its opset."""
+        ways = {"torch.export": _by_torch_export}
+        if self.opset is None or self.opset <= TORCHSCRIPT_MAX_OPSET:
+            ways["TorchScript"] = _by_torchscript
+        causes: list[str] = []
+        for name, way in ways.items():
+            try:
+                with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # deprecation and tracing notes; the noise check decides
+                    model = way(graph, noise[:2], self.opset)
+                _finish(model, metadata, draft)
+                _prove(draft, noise, expected)
+            except Exception as error:  # noqa: BLE001 - an exporter may raise anything; the cause is kept
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                causes.append(f"{name}: {reason}")
+                logger.warning("capture by %s failed: %s", name, reason)
+            else:
+                return int(
+                    next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+                )
+        raise PluginError(
+            "the network cannot be written as ONNX; " + "; ".join(causes),
+            distribution="tlcore",
+            where=f"exporter {self.card.name}",
+            hint="try another opset (18 to 20 allow both captures), or choose another source model (--models)",
+        )
+
+
+def _reference(graph: InferenceGraph, job: ExportJob) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Noise images [7, height, width, 3] and the network's probabilities [7, K] on them."""
+    import torch
+
+    shape = (max(_BATCHES), job.preprocess.height, job.preprocess.width, 3)
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    with torch.inference_mode():
+        expected: NDArray[np.float32] = graph(torch.from_numpy(noise)).numpy()
+    if expected.shape != (len(noise), len(job.classes)):
+        raise PluginError(
+            f"the network gives {list(expected.shape)} for {len(noise)} images and {len(job.classes)} classes",
+            where="export",
+        )
+    return noise, expected
+
+
+def _by_torch_export(graph: InferenceGraph, example: NDArray[np.uint8], opset: int | None) -> Any:
+    """The `onnx.ModelProto` by torch.export. The example has more than one image: 1 would be taken as constant."""
+    import torch
+
+    program = torch.onnx.export(
+        graph,
+        (torch.from_numpy(example),),
+        dynamo=True,
+        verbose=False,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        opset_version=opset,
+        external_data=False,
+    )
+    assert program is not None  # None only where a file was asked for
+    return program.model_proto
+
+
+def _by_torchscript(graph: InferenceGraph, example: NDArray[np.uint8], opset: int | None) -> Any:
+    """The `onnx.ModelProto` by the TorchScript tracer: branches are fixed as the example takes them."""
+    import onnx
+    import torch
+
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        graph,
+        (torch.from_numpy(example),),
+        buffer,  # type: ignore[arg-type]  # the tracer takes any binary stream
+        dynamo=False,
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        opset_version=opset,
+    )
+    return onnx.load_from_string(buffer.getvalue())
+
+
+def _finish(model: Any, metadata: FileMetadata, draft: Path) -> None:
+    """Strip what names the exporting machine, write the metadata, check the model, store it."""
+    import onnx
+
+    _strip(model)
+    for function in model.functions:
+        _strip(function)
+    _strip_graph(model.graph)
+    onnx.helper.set_model_props(model, write_properties(metadata))
+    onnx.checker.check_model(model, full_check=True)
+    with draft.open("wb") as file:
+        file.write(model.SerializeToString(deterministic=True))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _strip(message: Any) -> None:
+    message.ClearField("doc_string")
+    message.ClearField("metadata_props")
+
+
+def _strip_graph(graph: Any) -> None:
+    """Take out documentation and stack traces (torch writes source lines with their paths), subgraphs too."""
+    _strip(graph)
+    for part in (*graph.input, *graph.output, *graph.value_info, *graph.initializer, *graph.node):
+        _strip(part)
+    for node in graph.node:
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            for subgraph in (attribute.g, *attribute.graphs):
+                if subgraph.node:
+                    _strip_graph(subgraph)
+
+
+def _prove(draft: Path, noise: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
+    """The file must answer a batch of 1 and of 7 as the network does: a batch size or a branch may be baked in."""
+    session = FileSession(draft)
+    for count in _BATCHES:
+        answer = session.run(noise[:count], batch_size=count)
+        if not np.allclose(answer, expected[:count], rtol=0, atol=TOLERANCE, equal_nan=True):
+            gap = float(np.abs(answer - expected[:count]).max())
+            raise PluginError(f"differs from the network by {gap:.3g} on {count} noise images")
+
+
+@hookimpl
+def tlcore_exporters() -> list[type[Exporter]]:
+    return [Onnx]

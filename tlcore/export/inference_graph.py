@@ -1,0 +1,38 @@
+"""The network as a deployed file holds it: pixels in, probabilities out."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from tlcore.values import Preprocess
+
+__all__ = ["InferenceGraph"]
+
+
+class InferenceGraph(nn.Module):
+    """uint8 RGB [n, height, width, 3] -> softmax(network((x / 255 - mean) / std)), float32 [n, K].
+
+    Holds a float32 copy of `network` on the CPU in eval mode; the network itself is left as it is.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        # contiguous: weights in channels_last would put transposes into the file
+        self.network = (
+            copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
+        )
+        self.network.requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(preprocess.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocess.std).view(1, 3, 1, 1))
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        scaled = image.permute(0, 3, 1, 2).to(torch.float32) / 255
+        logits = self.network((scaled - self.mean) / self.std)
+        return torch.softmax(logits, dim=-1)
