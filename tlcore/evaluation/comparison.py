@@ -1,0 +1,136 @@
+"""The result against baselines, on the same test images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcore.errors import UserError
+from tlcore.evaluation.metrics import percentile
+from tlcore.values import UNLABELLED, Comparison, Interval
+
+__all__ = ["LINEAR_PROBE", "MAJORITY", "SCRATCH", "compare", "majority", "negative_transfer", "sentence"]
+
+MAJORITY = "majority"
+"""Always the most frequent training class."""
+LINEAR_PROBE = "linear-probe"
+"""A linear head on the frozen features of the best candidate."""
+SCRATCH = "scratch"
+"""The same network and plan from a random initialisation: what transfer has to beat."""
+
+_FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
+_Z = 1.959963984540054
+
+
+def compare(
+    result_correct: ArrayLike,
+    baseline_correct: ArrayLike,
+    name: str,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Accuracy of the result minus the baseline's, with a 95 % interval from a paired bootstrap over images.
+
+    Both arrays are bool [n]: was image i answered correctly. An image adds +1, 0 or -1 to the difference, so a
+    resample of the images is one multinomial draw over these three outcomes: exact, at a cost that does not
+    depend on n.
+
+    With fewer than 10 images that only one of the two gets right, or none on which they agree, percentiles
+    promise too much (4 wins of 100 and no loss would exclude 0, where McNemar's exact test gives p = 0.125).
+    Then the interval is Agresti & Min's (2005, "Simple improved confidence intervals for comparing matched
+    proportions"): Wald's, after adding 1/2 to each cell of the 2 x 2 table.
+
+    `better` says that the whole interval lies above 0.
+
+    Raises:
+        UserError: arrays of different or zero length.
+    """
+    result = np.asarray(result_correct, dtype=bool)
+    baseline = np.asarray(baseline_correct, dtype=bool)
+    if result.ndim != 1 or result.shape != baseline.shape or not result.size:
+        raise UserError(
+            f"cannot pair {list(result.shape)} results with {list(baseline.shape)} answers of {name}",
+            where="evaluation",
+        )
+    n = len(result)
+    wins, losses = int((result & ~baseline).sum()), int((baseline & ~result).sum())
+    if wins + losses < _FEW or max(wins, losses) == n:
+        interval = _agresti_min(wins, losses, n)
+    else:
+        share = np.array([wins, losses, n - wins - losses]) / n
+        drawn = np.random.default_rng(seed).multinomial(n, share, size=replicates)
+        interval = percentile((drawn[:, 0] - drawn[:, 1]) / n)
+    return Comparison(
+        baseline=name,
+        accuracy=float(baseline.mean()),
+        difference=(wins - losses) / n,
+        difference_ci=interval,
+        better=interval.low > 0,
+    )
+
+
+def majority(train_labels: ArrayLike, classes: Sequence[str]) -> int:
+    """Encoded label of the most frequent class (the first of equals); rows without a label do not count.
+
+    Raises:
+        UserError: no labelled row, or a label outside 0 … K-1.
+    """
+    y = np.asarray(train_labels, dtype=np.int64)
+    y = y[y != UNLABELLED]
+    if not y.size or y.min() < 0 or y.max() >= len(classes):
+        raise UserError(
+            f"no majority class: {y.size} labelled training images for {len(classes)} classes",
+            where="evaluation",
+        )
+    counts: NDArray[np.intp] = np.bincount(y, minlength=len(classes))
+    return int(counts.argmax())
+
+
+def negative_transfer(comparisons: Iterable[Comparison]) -> str | None:
+    """What to tell a reader when the result is not shown to beat the same network from scratch; else None."""
+    scratch = next((entry for entry in comparisons if entry.baseline == SCRATCH), None)
+    if scratch is None or scratch.better:
+        return None
+    if scratch.difference_ci.high < 0:
+        return (
+            f"Negative transfer: the same network trained from scratch is better by {_points(-scratch.difference)}"
+            f" ({_range(scratch.difference_ci, flipped=True)}). The source model hurts on these data."
+        )
+    return (
+        "No benefit of transfer shown: against the same network trained from scratch the difference is "
+        f"{_points(scratch.difference)} ({_range(scratch.difference_ci)}), which includes zero."
+    )
+
+
+def sentence(comparison: Comparison) -> str:
+    """One comparison in plain words, with its numbers."""
+    gap, interval = comparison.difference, comparison.difference_ci
+    if comparison.better:
+        return f"better by {_points(gap)} ({_range(interval)})"
+    if interval.high < 0:
+        return f"worse by {_points(-gap)} ({_range(interval, flipped=True)})"
+    return f"not told apart: {_points(gap)} ({_range(interval)})"
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:.1f} points".replace("-", "−")
+
+
+def _range(interval: Interval, *, flipped: bool = False) -> str:
+    low, high = (-interval.high, -interval.low) if flipped else (interval.low, interval.high)
+    return f"95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+
+
+def _agresti_min(wins: int, losses: int, n: int) -> Interval:
+    """Wald's interval of (wins - losses) / n after adding 1/2 to each of the four cells."""
+    b, c, total = wins + 0.5, losses + 0.5, n + 2
+    centre = (b - c) / total
+    half = _Z * np.sqrt(b + c - (b - c) ** 2 / total) / total
+    gap = (wins - losses) / n
+    # the centre is drawn towards 0; the interval must still hold what was observed
+    return Interval(
+        low=float(max(-1.0, min(gap, centre - half))), high=float(min(1.0, max(gap, centre + half)))
+    )
