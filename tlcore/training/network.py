@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from tlcore.values import Preprocess
 
-
 __all__ = ["Network", "make_network", "normalise"]
 
 

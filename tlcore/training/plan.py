@@ -79,8 +79,6 @@ class Phase:
     choose: Literal["best", "last"] = "best"
     frozen_statistics: bool = False
     clip_norm: float | None = 5.0
-    reinitialise: bool = False
-    """Start from random weights (the from-scratch baseline)."""
 
 
 @dataclass(frozen=True)

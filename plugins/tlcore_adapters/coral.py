@@ -1,0 +1,96 @@
+"""Deep CORAL: the covariances of source and target features are pulled together while training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from tlcore.errors import PluginError
+from tlcore.hookspecs import hookimpl
+from tlcore.protocols import Adapter, Card, TrainTask
+from tlcore.training.plan import Batch, Group, Losses, Move, Objective, Phase, TrainPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tlcore.training.network import Network
+
+
+def coral_gap(source: Tensor, target: Tensor) -> Tensor:
+    """Squared Frobenius distance of covariances, ||Cs - Ct||^2 / (4 d^2) (Sun & Saenko 2016, eq. 1 to 3).
+
+    source: float [n, d]; target: float [m, d]; C is the unbiased covariance (n - 1). A scalar.
+
+    Raises:
+        PluginError: fewer than two rows on a side, where no covariance is defined.
+    """
+    if min(len(source), len(target)) < 2:
+        raise PluginError("CORAL needs at least two images of each domain in a batch")
+    width = source.shape[1]
+
+    def covariance(x: Tensor) -> Tensor:
+        centred = x - x.mean(0, keepdim=True)
+        return centred.T @ centred / (len(x) - 1)
+
+    return (covariance(source) - covariance(target)).pow(2).sum() / (4 * width**2)
+
+
+class CoralObjective(Objective):
+    """Cross-entropy on the source plus weight times the gap between the domains' logit covariances."""
+
+    def __init__(self, weight: float, layer: Literal["features", "logits"]) -> None:
+        self.weight, self.layer = weight, layer
+
+    def loss(self, network: Network, batch: Batch) -> Losses:
+        import torch
+        from torch.nn import functional
+
+        if batch.source is None or batch.source.labels is None or batch.target is None:
+            raise PluginError("CORAL needs a labelled source stream and a target stream")
+        # One pass over both domains, so that batch norm sees the mixture that it will meet.
+        features = network.features(torch.cat([batch.source.inputs, batch.target.inputs]))
+        logits = network.head(features)
+        count = len(batch.source.inputs)
+        supervised = functional.cross_entropy(logits[:count], batch.source.labels)
+        values = features if self.layer == "features" else logits
+        gap = coral_gap(values[:count].float(), values[count:].float())
+        return {"total": supervised + self.weight * gap, "source": supervised.detach(), "coral": gap.detach()}
+
+
+class Coral(Adapter):
+    """Align second-order statistics of source and target; the gentlest of the trained adapters."""
+
+    card: ClassVar[Card] = Card(
+        name="coral",
+        summary="Deep CORAL: align feature covariances of source and target while training",
+        reference="Sun & Saenko 2016, eq. 1 to 6",
+        traits=frozenset({"source-data", "target-data"}),
+    )
+
+    weight: float = Field(
+        1.0, ge=0, le=1e6, description="of the covariance gap, beside the source's cross-entropy"
+    )
+    layer: Literal["features", "logits"] = Field("features", description="where the covariances are compared")
+    epochs: int = Field(6, ge=1, le=1000, description="passes over the source images")
+    lr: float = Field(1e-4, gt=0, le=1, description="peak learning rate (AdamW)")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
+    batch_size: int = Field(32, ge=2, le=4096, description="images of each domain")
+    augment: Literal["none", "light", "flip", "strong"] = Field("light", description="as in the tuners")
+
+    def plan(self, task: TrainTask) -> TrainPlan:
+        phase = Phase(
+            name="coral",
+            objective=CoralObjective(self.weight, self.layer),
+            moves=(Move((Group("all", self.lr, self.weight_decay),)),),
+            epochs=self.epochs,
+            streams=("source", "target"),
+            batch_size=self.batch_size,
+            augment=self.augment,
+        )
+        return TrainPlan((phase,))
+
+
+@hookimpl
+def tlcore_adapters() -> list[type[Adapter]]:
+    return [Coral]

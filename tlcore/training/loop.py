@@ -1,0 +1,364 @@
+"""The one training loop (DECISIONS, 1): carries out a plan, chooses the epoch, survives being killed."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from tlcore.errors import PluginError, UserError
+from tlcore.protocols import TrainTask
+from tlcore.training.network import Network
+from tlcore.training.parameters import (
+    freeze_statistics,
+    learning_rate_factor,
+    make_optimizer,
+    select,
+    trainable,
+)
+from tlcore.training.plan import Batch, HeadFit, HeadProblem, Phase, Setup, Stream, TrainPlan, View
+from tlcore.training.predict import predict
+from tlcore.training.resume import load_state, save_state
+from tlcore.training.streams import StreamData, batch_index, draw_seed, passes, view
+from tlcore.values import Epoch, Preprocess
+
+__all__ = ["Measured", "TrainJob", "TrainResult", "run_plan"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves."""
+
+    choice: tuple[float, ...]
+    shown: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What the host hands to the loop.
+
+    Attributes:
+        network: changed in place; ends with the chosen weights.
+        streams: the training images by stream; the target has no labels.
+        measure: looks at the network after each epoch.
+        start_counts: whether the weights before a phase compete with its epochs.
+        features: float32 [n, d] of the source stream by the untouched network, when they are known already.
+        scratch: folder for the resume file.
+        save_seconds: at least this long between two resume files.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    task: TrainTask
+    plan: TrainPlan
+    streams: Mapping[Stream, StreamData]
+    measure: Callable[[Network], Measured]
+    scratch: Path
+    seed: int = 0
+    device: str = "cpu"
+    start_counts: bool = True
+    features: NDArray[np.float32] | None = None
+    save_seconds: float = 10.0
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit."""
+
+    history: tuple[Epoch, ...]
+    chosen_phase: str
+    chosen_epoch: int | None
+    measures: Mapping[str, float]
+    resumed_from_step: int | None
+
+
+@dataclass
+class _State:
+    """Everything that changes while a plan runs; what the resume file holds."""
+
+    phase: int = 0
+    step: int = 0
+    history: list[Epoch] = field(default_factory=list)
+    sums: dict[str, float] = field(default_factory=dict)
+    epoch_seconds: float = 0.0
+    best: dict[str, Any] | None = None
+    best_choice: tuple[float, ...] | None = None
+    best_epoch: int | None = None
+    best_shown: dict[str, float] = field(default_factory=dict)
+    best_phase: str = ""
+
+
+def run_plan(job: TrainJob) -> TrainResult:
+    """Carry out the plan, from the resume file if there is one.
+
+    The random numbers of a step depend on (seed, phase, step) alone, so a killed and resumed training ends
+    with the weights of an unbroken one on the same machine, threads and libraries.
+
+    Raises:
+        PluginError: the plan, an objective or a head fit broke its contract, or the loss is not finite.
+    """
+    state, saved = _State(), load_state(job.scratch)
+    if saved is not None:
+        state = _restore(job, saved)
+    resumed = None if saved is None else state.step
+    job.network.to(job.device, memory_format=torch.channels_last)
+    with torch.random.fork_rng(devices=[]):
+        while state.phase < len(job.plan.phases):
+            phase = job.plan.phases[state.phase]
+            if isinstance(phase, HeadFit):
+                _fit_head(job, phase, state)
+            else:
+                _run_phase(job, phase, state, saved)
+            saved = None
+            state.phase, state.step = state.phase + 1, 0
+            _save(job, state, None, [])
+    job.network.eval()
+    for value in job.network.parameters():
+        value.requires_grad_(True)
+    return TrainResult(tuple(state.history), state.best_phase, state.best_epoch, state.best_shown, resumed)
+
+
+def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
+    started = time.monotonic()
+    source = job.streams["source"]
+    if source.labels is None:
+        raise PluginError(f'the head fit "{phase.name}" needs labelled images')
+    job.progress(0, 1, phase.name)
+    features = job.features if state.phase == 0 else None
+    if features is None:
+        features, _ = predict(job.network, source.pixels, source.rows, job.preprocess, device=job.device)
+    weight, bias, notes = phase.fit(HeadProblem(features, source.labels, job.task.classes, job.seed))
+    shape = tuple(job.network.head.weight.shape)
+    if (
+        tuple(weight.shape) != shape
+        or tuple(bias.shape) != shape[:1]
+        or not (np.isfinite(weight).all() and np.isfinite(bias).all())
+    ):
+        raise PluginError(
+            f'the head fit "{phase.name}" gave weight {weight.shape} and bias {bias.shape}; '
+            f"finite {shape} and {shape[:1]} expected"
+        )
+    with torch.no_grad():
+        job.network.head.weight.copy_(torch.from_numpy(np.asarray(weight)))
+        job.network.head.bias.copy_(torch.from_numpy(np.asarray(bias)))
+    measured = job.measure(job.network)
+    seconds = round(time.monotonic() - started, 3)
+    state.history.append(
+        Epoch(phase=phase.name, epoch=1, losses=dict(notes), measures=dict(measured.shown), seconds=seconds)
+    )
+    state.best_phase, state.best_epoch, state.best_shown = phase.name, None, dict(measured.shown)
+    job.progress(1, 1, phase.name)
+
+
+def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any] | None) -> None:
+    network = job.network
+    for name in phase.streams:
+        if name not in job.streams or len(job.streams[name]) == 0:
+            raise UserError(f'the phase "{phase.name}" needs {name} images and there are none')
+    streams = {name: job.streams[name] for name in phase.streams}
+    torch.manual_seed(draw_seed(job.seed, state.phase, "setup"))
+    host = _Host(job, phase, streams)
+    own = phase.objective.setup(host.setup(0))
+    if own is not None:
+        own.to(job.device)
+    trainable(network, own, phase)
+    moves = [
+        (move, getattr(phase.objective, move.loss), make_optimizer(network, own, phase, move))
+        for move in phase.moves
+    ]
+    optimizers = [made for _, _, made in moves if made is not None]
+    if saved is not None and saved["optimizers"]:
+        if own is not None:
+            own.load_state_dict(saved["objective"])
+        for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+    else:
+        state.best, state.best_choice, state.best_epoch = None, None, None
+        if phase.choose == "best" and job.start_counts:
+            _consider(job, phase, state, 0, job.measure(network))
+    clipped = {
+        id(p): p
+        for move in phase.moves
+        for g in move.groups
+        for p in select(network, own, g.parameters).values()
+    }.values()
+    per_epoch, total = host.steps_per_epoch, host.steps_per_epoch * phase.epochs
+    last_save = time.monotonic()
+    while state.step < total:
+        epoch, place = divmod(state.step, per_epoch)
+        started = time.monotonic()
+        if place == 0:
+            phase.objective.epoch_started(host.setup(epoch))
+        _training_mode(network, own, phase)
+        torch.manual_seed(draw_seed(job.seed, state.phase, state.step))
+        batch = host.batch(state.phase, state.step, total)
+        factor = learning_rate_factor(phase, state.step, total)
+        for move, loss, optimizer in moves:
+            losses = (
+                loss(host.network, batch) if optimizer is not None else _passed(loss, host.network, batch)
+            )
+            if optimizer is not None:
+                _step(job, phase, state, move.loss, losses, optimizer, factor, clipped)
+            for name, value in losses.items():
+                state.sums[name] = state.sums.get(name, 0.0) + float(value)
+        state.step += 1
+        state.epoch_seconds += time.monotonic() - started
+        ended = state.step % per_epoch == 0
+        if ended:
+            _end_epoch(job, phase, state, per_epoch)
+        if state.step == total or time.monotonic() - last_save >= job.save_seconds:
+            _save(job, state, own, optimizers)
+            last_save = time.monotonic()
+        job.progress(state.step, total, f"{phase.name}, epoch {epoch + 1}/{phase.epochs}")
+    if phase.choose == "best" and state.best is not None:
+        network.load_state_dict(state.best)
+    state.best = None
+
+
+def _passed(
+    loss: Callable[[Network, Batch], Mapping[str, torch.Tensor]], network: Network, batch: Batch
+) -> Mapping[str, torch.Tensor]:
+    with torch.no_grad():
+        return loss(network, batch)
+
+
+def _training_mode(network: Network, own: nn.Module | None, phase: Phase) -> None:
+    network.train()
+    if phase.frozen_statistics:
+        freeze_statistics(network)
+    if own is not None:
+        own.train()
+
+
+def _step(
+    job: TrainJob, phase: Phase, state: _State, name: str, losses: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer,
+    factor: float, clipped: Any,
+) -> None:  # fmt: skip
+    if "total" not in losses:
+        raise PluginError(
+            f'the loss "{name}" of phase "{phase.name}" names no "total"; it has: {", ".join(losses)}'
+        )
+    total = losses["total"]
+    if not math.isfinite(float(total)):
+        rate = max(group["peak"] for group in optimizer.param_groups) * factor
+        raise PluginError(
+            f'the loss of phase "{phase.name}" is {float(total)} at step {state.step + 1}',
+            hint=f"use a smaller learning rate; at this step it was {rate:.2g}",
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+    # All moves of a batch share the parameters: gradients of the one before must be gone.
+    for value in clipped:
+        value.grad = None
+    total.backward()  # type: ignore[no-untyped-call]
+    if phase.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(list(clipped), phase.clip_norm)
+    optimizer.step()
+
+
+def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> None:
+    epoch = state.step // per_epoch
+    measured = job.measure(job.network)
+    losses = {name: value / per_epoch for name, value in state.sums.items()}
+    state.history.append(
+        Epoch(
+            phase=phase.name,
+            epoch=epoch,
+            losses=losses,
+            measures=dict(measured.shown),
+            seconds=round(state.epoch_seconds, 3),
+        )
+    )
+    state.sums, state.epoch_seconds = {}, 0.0
+    if phase.choose == "best":
+        _consider(job, phase, state, epoch, measured)
+    else:
+        state.best_phase, state.best_epoch, state.best_shown = phase.name, epoch, dict(measured.shown)
+
+
+def _consider(job: TrainJob, phase: Phase, state: _State, epoch: int, measured: Measured) -> None:
+    """Keep these weights when they are strictly better: among equals the earliest stays."""
+    if state.best_choice is None or measured.choice > state.best_choice:
+        state.best = {name: value.detach().cpu().clone() for name, value in job.network.state_dict().items()}
+        state.best_choice, state.best_epoch, state.best_phase = measured.choice, epoch, phase.name
+        state.best_shown = dict(measured.shown)
+
+
+def _save(
+    job: TrainJob, state: _State, own: nn.Module | None, optimizers: list[torch.optim.Optimizer]
+) -> None:
+    save_state(
+        job.scratch,
+        {
+            "network": job.network.state_dict(),
+            "objective": own.state_dict() if own is not None else {},
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+            "best": state.best,
+            "plain": json.dumps(
+                {
+                    "phase": state.phase, "step": state.step, "sums": state.sums, "epoch_seconds": state.epoch_seconds,
+                    "best_choice": state.best_choice, "best_epoch": state.best_epoch, "best_shown": state.best_shown,
+                    "best_phase": state.best_phase, "history": [line.model_dump() for line in state.history],
+                }
+            ),
+        },
+    )  # fmt: skip
+
+
+def _restore(job: TrainJob, saved: dict[str, Any]) -> _State:
+    plain = json.loads(saved["plain"])
+    job.network.load_state_dict(saved["network"])
+    history = [Epoch.model_validate(line) for line in plain.pop("history")]
+    choice = plain.pop("best_choice")
+    return _State(
+        **plain, history=history, best=saved["best"], best_choice=None if choice is None else tuple(choice)
+    )
+
+
+class _Host:
+    """One phase's batches and its answers to the objective."""
+
+    def __init__(self, job: TrainJob, phase: Phase, streams: Mapping[Stream, StreamData]) -> None:
+        self.job, self.phase, self.streams = job, phase, streams
+        self.device = torch.device(job.device)
+        main = streams.get("source", next(iter(streams.values())))
+        self.steps_per_epoch = passes(len(main), phase.batch_size)
+        self.network = job.network
+        self._features: dict[Stream, NDArray[np.float32]] = {}
+        if phase.inputs == "features":
+            self._features = {name: self._look(name)[0] for name in streams}
+            self.network = Network(nn.Identity(), job.network.feature_dim, job.network.head.out_features)
+            self.network.head = job.network.head
+
+    def _look(self, name: Stream) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        stream = self.streams[name]
+        return predict(self.job.network, stream.pixels, stream.rows, self.job.preprocess, device=self.device)
+
+    def setup(self, epoch: int) -> Setup:
+        return Setup(self.job.network, self.job.task, self._look, epoch)
+
+    def batch(self, phase: int, step: int, total: int) -> Batch:
+        views = {name: self._view(name, stream, phase, step) for name, stream in self.streams.items()}
+        return Batch(views.get("source"), views.get("target"), step / total, step)
+
+    def _view(self, name: Stream, stream: StreamData, phase: int, step: int) -> View:
+        index = batch_index(len(stream), self.phase.batch_size, step, self.job.seed, phase, name)
+        if self.phase.inputs == "features":
+            labels = None if stream.labels is None else torch.from_numpy(stream.labels[index]).to(self.device)
+            return View(
+                torch.from_numpy(self._features[name][index]).to(self.device), labels, torch.from_numpy(index)
+            )
+        seed = draw_seed(self.job.seed, phase, step, name, "augment")
+        return view(
+            stream, index, self.job.preprocess, self.phase.augment, self.phase.strong_view, seed, self.device
+        )

@@ -1,0 +1,113 @@
+"""From the names in a plan to optimisers: who may change, how fast."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tlcore.errors import PluginError
+from tlcore.training.network import Network
+from tlcore.training.plan import Group, Move, Phase
+
+__all__ = ["freeze_statistics", "learning_rate_factor", "make_optimizer", "select", "trainable"]
+
+_NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def select(network: Network, own: nn.Module | None, pattern: str) -> dict[str, nn.Parameter]:
+    """The parameters that a group names.
+
+    Raises:
+        PluginError: the pattern matches nothing.
+    """
+    named = dict(network.named_parameters())
+    if pattern == "objective":
+        chosen = {f"objective.{name}": value for name, value in own.named_parameters()} if own else {}
+    elif pattern == "all":
+        chosen = named
+    elif pattern in {"backbone", "head"}:
+        chosen = {name: value for name, value in named.items() if name.startswith(f"{pattern}.")}
+    elif pattern == "norm":
+        inside = {
+            f"{prefix}.{name}"
+            for prefix, module in network.named_modules()
+            if isinstance(module, _NORMS)
+            for name, _ in module.named_parameters(recurse=False)
+        }
+        chosen = {name: value for name, value in named.items() if name in inside}
+    else:
+        chosen = {name: value for name, value in named.items() if fnmatch.fnmatchcase(name, pattern)}
+    if not chosen:
+        raise PluginError(
+            f'the parameter group "{pattern}" of the training plan matches nothing',
+            choices=("all", "backbone", "head", "norm", "objective", "a glob over parameter names"),
+        )
+    return chosen
+
+
+def trainable(network: Network, own: nn.Module | None, phase: Phase) -> set[str]:
+    """Mark what the phase's groups name as trainable, all else as frozen, and return the names."""
+    names: set[str] = set()
+    for move in phase.moves:
+        for group in move.groups:
+            names |= select(network, own, group.parameters).keys()
+    for name, value in network.named_parameters():
+        value.requires_grad_(name in names)
+    return names
+
+
+def make_optimizer(
+    network: Network, own: nn.Module | None, phase: Phase, move: Move
+) -> torch.optim.Optimizer | None:
+    """The optimiser of one move; a parameter named by two groups belongs to the first. None without groups."""
+    taken: set[str] = set()
+    groups: list[dict[str, object]] = []
+    for group in move.groups:
+        chosen = {
+            name: value for name, value in select(network, own, group.parameters).items() if name not in taken
+        }
+        taken |= chosen.keys()
+        groups += _split_decay(group, chosen.values())
+    if not groups:
+        return None
+    if phase.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=phase.momentum, nesterov=phase.momentum > 0)
+    return torch.optim.AdamW(groups)
+
+
+def _split_decay(group: Group, values: Iterable[nn.Parameter]) -> list[dict[str, object]]:
+    """Weight decay on matrices and filters alone: on biases and norm layers it only hurts."""
+    values = list(values)
+    decayed = [value for value in values if value.ndim > 1]
+    plain = [value for value in values if value.ndim <= 1]
+    made: list[dict[str, object]] = []
+    for chosen, decay in ((decayed, group.weight_decay), (plain, 0.0)):
+        if chosen:
+            made.append({"params": chosen, "lr": group.lr, "peak": group.lr, "weight_decay": decay})
+    return made
+
+
+def learning_rate_factor(phase: Phase, step: int, steps: int) -> float:
+    """Share of the peak rate at a step: linear warm-up, then constant, cosine to 0, or (1 + 10 p)^-0.75
+    (Ganin et al. 2016, section 5.2.2), p being the progress after warm-up."""
+    warm = int(phase.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    progress = (step - warm) / max(1, steps - warm)
+    if phase.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * progress))
+    if phase.schedule == "inverse":
+        return float((1 + 10 * progress) ** -0.75)
+    return 1.0
+
+
+def freeze_statistics(network: Network) -> None:
+    """Batch-norm layers in eval mode: they normalise by what they saw in pretraining."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()

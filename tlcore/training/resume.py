@@ -1,0 +1,49 @@
+"""What a killed training goes on from: one file, replaced in one step."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tlcore.errors import PluginError
+
+__all__ = ["load_state", "save_state"]
+
+_NAME = "training.pt"
+
+
+def save_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values; a reader sees the old file or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{_NAME}.{os.getpid()}"
+    try:
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(folder / _NAME)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The last state, or None. Only tensors and plain values are read (weights_only).
+
+    Raises:
+        PluginError: the file is there and cannot be read.
+    """
+    path = folder / _NAME
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - whatever a damaged file makes torch raise
+        raise PluginError(
+            f"the training checkpoint cannot be read: {error}",
+            where=str(path),
+            hint="delete it and run again",
+        ) from None
+    return state

@@ -1,0 +1,74 @@
+"""Streams of training images in an order that depends on the seed and the step alone."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlcore.training.augment import augment
+from tlcore.training.network import normalise
+from tlcore.training.plan import Augment, View
+from tlcore.values import Preprocess
+
+__all__ = ["StreamData", "draw_seed", "passes", "view"]
+
+
+@dataclass(frozen=True)
+class StreamData:
+    """One stream: uint8 pixels [N, H, W, 3] (a memory map), the rows of it that belong, and their labels.
+
+    labels: int64 [n], or None where training must not see any.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def draw_seed(*parts: int | str) -> int:
+    """A 63-bit seed from its parts: equal parts, equal draws, on every machine and Python."""
+    digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def passes(size: int, batch_size: int) -> int:
+    """Batches in one pass. Batches differ by at most one image, so none is left with a single one."""
+    return max(1, -(-size // batch_size))
+
+
+def batch_index(size: int, batch_size: int, step: int, *seed: int | str) -> NDArray[np.int64]:
+    """Positions in the stream that step `step` sees; each pass shuffles anew."""
+    per_pass = passes(size, batch_size)
+    turn, place = divmod(step, per_pass)
+    return np.array_split(_order(size, draw_seed(*seed, turn)), per_pass)[place]
+
+
+@lru_cache(maxsize=8)
+def _order(size: int, seed: int) -> NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(size)
+
+
+def view(
+    stream: StreamData,
+    index: NDArray[np.int64],
+    preprocess: Preprocess,
+    kind: Augment,
+    strong: bool,
+    seed: int,
+    device: torch.device,
+) -> View:
+    """The batch of `index`, augmented from `seed`, normalised, on the device."""
+    pixels = torch.from_numpy(np.ascontiguousarray(stream.pixels[stream.rows[index]]))
+    generator = torch.Generator().manual_seed(seed)
+    weak = normalise(augment(pixels, kind, generator), preprocess).to(device)
+    hard = normalise(augment(pixels, "strong", generator), preprocess).to(device) if strong else None
+    labels = None if stream.labels is None else torch.from_numpy(stream.labels[index]).to(device)
+    return View(weak, labels, torch.from_numpy(index).to(device), hard)
