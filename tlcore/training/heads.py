@@ -37,6 +37,7 @@ def logistic_head(
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedKFold
+    from threadpoolctl import threadpool_limits
 
     present, labels, counts = np.unique(problem.labels, return_inverse=True, return_counts=True)
     if len(present) < 2:
@@ -53,7 +54,8 @@ def logistic_head(
         standard = standard @ basis
 
     def solve(rows: NDArray[np.intp], strength: float) -> LogisticRegression:
-        with warnings.catch_warnings():
+        # Matrices of a few hundred rows are slower on many threads than on one.
+        with threadpool_limits(1 if standard.size < 2_000_000 else None), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return LogisticRegression(C=strength, max_iter=300).fit(standard[rows], labels[rows])
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlcore.errors import PluginError, UserError
-from tlcore.protocols import TrainTask
+from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.network import Network
 from tlcore.training.parameters import (
     freeze_statistics,
@@ -25,61 +24,13 @@ from tlcore.training.parameters import (
     select,
     trainable,
 )
-from tlcore.training.plan import Batch, HeadFit, HeadProblem, Phase, Setup, Stream, TrainPlan, View
+from tlcore.training.plan import Batch, HeadFit, HeadProblem, Phase, Setup, Stream, View
 from tlcore.training.predict import predict
 from tlcore.training.resume import load_state, save_state
 from tlcore.training.streams import StreamData, batch_index, draw_seed, passes, view
-from tlcore.values import Epoch, Preprocess
+from tlcore.values import Epoch
 
-__all__ = ["Measured", "TrainJob", "TrainResult", "run_plan"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves."""
-
-    choice: tuple[float, ...]
-    shown: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TrainJob:
-    """What the host hands to the loop.
-
-    Attributes:
-        network: changed in place; ends with the chosen weights.
-        streams: the training images by stream; the target has no labels.
-        measure: looks at the network after each epoch.
-        start_counts: whether the weights before a phase compete with its epochs.
-        features: float32 [n, d] of the source stream by the untouched network, when they are known already.
-        scratch: folder for the resume file.
-        save_seconds: at least this long between two resume files.
-    """
-
-    network: Network
-    preprocess: Preprocess
-    task: TrainTask
-    plan: TrainPlan
-    streams: Mapping[Stream, StreamData]
-    measure: Callable[[Network], Measured]
-    scratch: Path
-    seed: int = 0
-    device: str = "cpu"
-    start_counts: bool = True
-    features: NDArray[np.float32] | None = None
-    save_seconds: float = 10.0
-    progress: Callable[[int, int, str], None] = lambda done, total, text: None
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit."""
-
-    history: tuple[Epoch, ...]
-    chosen_phase: str
-    chosen_epoch: int | None
-    measures: Mapping[str, float]
-    resumed_from_step: int | None
+__all__ = ["run_plan"]
 
 
 @dataclass
@@ -111,7 +62,8 @@ def run_plan(job: TrainJob) -> TrainResult:
     if saved is not None:
         state = _restore(job, saved)
     resumed = None if saved is None else state.step
-    job.network.to(job.device, memory_format=torch.channels_last)
+    job.network.to(job.device)
+    job.network.to(memory_format=torch.channels_last)
     with torch.random.fork_rng(devices=[]):
         while state.phase < len(job.plan.phases):
             phase = job.plan.phases[state.phase]
@@ -162,9 +114,9 @@ def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
 
 def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any] | None) -> None:
     network = job.network
-    for name in phase.streams:
-        if name not in job.streams or len(job.streams[name]) == 0:
-            raise UserError(f'the phase "{phase.name}" needs {name} images and there are none')
+    for needed in phase.streams:
+        if needed not in job.streams or len(job.streams[needed]) == 0:
+            raise UserError(f'the phase "{phase.name}" needs {needed} images and there are none')
     streams = {name: job.streams[name] for name in phase.streams}
     torch.manual_seed(draw_seed(job.seed, state.phase, "setup"))
     host = _Host(job, phase, streams)
@@ -180,8 +132,8 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
     if saved is not None and saved["optimizers"]:
         if own is not None:
             own.load_state_dict(saved["objective"])
-        for optimizer, values in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(values)
+        for stepper, values in zip(optimizers, saved["optimizers"], strict=True):
+            stepper.load_state_dict(values)
     else:
         state.best, state.best_choice, state.best_epoch = None, None, None
         if phase.choose == "best" and job.start_counts:
@@ -210,7 +162,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
             if optimizer is not None:
                 _step(job, phase, state, move.loss, losses, optimizer, factor, clipped)
             for name, value in losses.items():
-                state.sums[name] = state.sums.get(name, 0.0) + float(value)
+                state.sums[name] = state.sums.get(name, 0.0) + value.item()
         state.step += 1
         state.epoch_seconds += time.monotonic() - started
         ended = state.step % per_epoch == 0
@@ -249,10 +201,10 @@ def _step(
             f'the loss "{name}" of phase "{phase.name}" names no "total"; it has: {", ".join(losses)}'
         )
     total = losses["total"]
-    if not math.isfinite(float(total)):
+    if not math.isfinite(total.item()):
         rate = max(group["peak"] for group in optimizer.param_groups) * factor
         raise PluginError(
-            f'the loss of phase "{phase.name}" is {float(total)} at step {state.step + 1}',
+            f'the loss of phase "{phase.name}" is {total.item()} at step {state.step + 1}',
             hint=f"use a smaller learning rate; at this step it was {rate:.2g}",
         )
     for group in optimizer.param_groups:

@@ -1,0 +1,66 @@
+"""What the host hands to the training loop, and what it gets back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcore.protocols import TrainTask
+from tlcore.training.network import Network
+from tlcore.training.plan import Stream, TrainPlan
+from tlcore.training.streams import StreamData
+from tlcore.values import Epoch, Preprocess
+
+__all__ = ["Measured", "TrainJob", "TrainResult"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves."""
+
+    choice: tuple[float, ...]
+    shown: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What the host hands to the loop.
+
+    Attributes:
+        network: changed in place; ends with the chosen weights.
+        streams: the training images by stream; the target has no labels.
+        measure: looks at the network after each epoch.
+        start_counts: whether the weights before a phase compete with its epochs.
+        features: float32 [n, d] of the source stream by the untouched network, when they are known already.
+        scratch: folder for the resume file.
+        save_seconds: at least this long between two resume files.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    task: TrainTask
+    plan: TrainPlan
+    streams: Mapping[Stream, StreamData]
+    measure: Callable[[Network], Measured]
+    scratch: Path
+    seed: int = 0
+    device: str = "cpu"
+    start_counts: bool = True
+    features: NDArray[np.float32] | None = None
+    save_seconds: float = 10.0
+    progress: Callable[[int, int, str], None] = lambda done, total, text: None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit."""
+
+    history: tuple[Epoch, ...]
+    chosen_phase: str
+    chosen_epoch: int | None
+    measures: Mapping[str, float]
+    resumed_from_step: int | None
