@@ -138,8 +138,13 @@ def _reference(graph: InferenceGraph, job: ExportJob) -> tuple[NDArray[np.uint8]
 
     shape = (max(_BATCHES), job.preprocess.height, job.preprocess.width, 3)
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    with torch.inference_mode():
-        expected: NDArray[np.float32] = graph(torch.from_numpy(noise)).numpy()
+    try:
+        with torch.inference_mode():
+            expected: NDArray[np.float32] = graph(torch.from_numpy(noise)).numpy()
+    except Exception as error:  # a network may raise anything on a size that it was not made for
+        raise PluginError(
+            f"the network fails on images of {shape[1]} x {shape[2]} pixels: {error}", where="export"
+        ) from error
     if expected.shape != (len(noise), len(job.classes)):
         raise PluginError(
             f"the network gives {list(expected.shape)} for {len(noise)} images and {len(job.classes)} classes",

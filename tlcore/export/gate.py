@@ -189,8 +189,8 @@ def _as_matrices(
 
 def _difference(model: NDArray[np.float64], file: NDArray[np.float64]) -> NDArray[np.float64]:
     """Largest |p_model - p_file| per image [n]; 1 where one of them is not finite."""
-    finite = np.isfinite(model).all(axis=1) & np.isfinite(file).all(axis=1)
-    gap = np.abs(np.where(finite[:, None], model, 1.0) - np.where(finite[:, None], file, 0.0))
+    finite = (np.isfinite(model) & np.isfinite(file)).all(axis=1, keepdims=True)
+    gap = np.abs(np.where(finite, model, 1.0) - np.where(finite, file, 0.0))
     return np.asarray(gap.max(axis=1))
 
 
