@@ -1,0 +1,133 @@
+"""The one Prefect task: it runs a `StageJob` and returns a small JSON document that says where the result is.
+
+    from tlcore_flows.tasks import stage
+
+    @flow
+    def transfer(config: RunConfig) -> ...:
+        loaded = stage(StageJob(stage="load", ...), store=root)          # StageResult: ref, cached, seconds
+        checked = stage(StageJob(stage="check", inputs={"data": (loaded.ref,)}, ...), store=root)
+
+Two caches lie behind each other. The run store is the truth: content-addressed, locked, shared by all
+processes. Prefect's result record under the same key is what lets its UI show a stage as "Cached"; it is
+believed only while the store has the result, so cleaning the store never leaves a dangling answer.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.tasks import exponential_backoff
+
+from tlcore.errors import RetryableError
+from tlcore.stages.base import FROM_OUTSIDE, StageJob, StageResult, job_key, run_stage
+from tlcore.store import Store
+from tlcore_flows import observe
+from tlcore_flows.opened import open_registry, open_store
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State, TaskRun
+
+__all__ = ["RETRIES", "TIMEOUT_SECONDS", "results_folder", "stage"]
+
+RETRIES = 2
+"""Attempts after the first, for RetryableError alone."""
+
+RETRY_BASE_SECONDS = 2.0
+"""Delay before the first retry; it doubles with each, and is jittered by up to 30 %."""
+
+TIMEOUT_SECONDS: dict[str, float] = {"load": 3600, "candidates": 3600, "train": 7 * 86400, "adapt": 7 * 86400}
+"""Seconds after which a stage is stopped, where it is not DEFAULT_TIMEOUT_SECONDS. Training resumes from its
+last checkpoint when the run is started again."""
+
+DEFAULT_TIMEOUT_SECONDS = 86400.0
+
+
+def results_folder(root: Path) -> Path:
+    """Where Prefect keeps its JSON result records: inside the store, for its owner alone.
+
+    Prefect's reader obeys the serializer that a record names, pickle included, so nobody else may write here.
+    """
+    folder = root / "prefect-results"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
+@task(
+    name="stage",
+    persist_result=True,
+    result_serializer="json",
+    retries=RETRIES,
+    retry_delay_seconds=exponential_backoff(RETRY_BASE_SECONDS),
+    retry_jitter_factor=0.3,
+)
+def _stage_task(job: StageJob, store: str) -> dict[str, Any]:
+    root = Path(store)
+    result = run_stage(open_store(root), open_registry(root), job, observe.progress(job))
+    return result.model_dump(mode="json")
+
+
+def _retryable(task: object, run: TaskRun, state: State[Any]) -> bool:
+    """Prefect calls this after a failed attempt; `state.data` is the exception."""
+    return isinstance(getattr(state.data, "result", state.data), RetryableError)
+
+
+def stage(job: StageJob, *, store: Path) -> StageResult:
+    """Run one stage as a Prefect task named after what it works on, or find its result.
+
+    Args:
+        job: what to do; its key is the address of the result.
+        store: the root of the run store.
+
+    Raises:
+        TlcoreError: what the stage's body raised, the same object. RetryableError only after RETRIES more attempts.
+    """
+    opened = open_store(store)
+    started = time.monotonic()
+    with observe.stage(job, opened) as report:
+        state = _configured(job, opened)(job, str(opened.root), return_state=True)
+        result = StageResult.model_validate(state.result())
+        if state.name == "Cached":
+            # The record tells of the run that wrote it; this one took no time.
+            result = StageResult(ref=result.ref, cached=True, seconds=round(time.monotonic() - started, 3))
+        report(result)
+    return result
+
+
+def _configured(job: StageJob, store: Store) -> Callable[..., Any]:
+    registry = open_registry(store.root)
+    # Prefect stops a task by a signal, which reaches the main thread alone.
+    in_main = threading.current_thread() is threading.main_thread()
+    timeout = TIMEOUT_SECONDS.get(job.stage, DEFAULT_TIMEOUT_SECONDS) if in_main else None
+    common: dict[str, Any] = {
+        "name": job.stage,
+        "task_run_name": lambda: job.label,
+        "tags": _tags(job),
+        "result_storage": results_folder(store.root),
+        "timeout_seconds": timeout,
+        "retry_condition_fn": _retryable,
+    }
+    if job.stage in FROM_OUTSIDE:
+        return _stage_task.with_options(cache_policy=NO_CACHE, persist_result=False, **common)
+    key = job_key(job, registry)
+    return _stage_task.with_options(
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: f"{job.stage}-{key}"),
+        refresh_cache=store.find(job.stage, key) is None,
+        **common,
+    )
+
+
+def _tags(job: StageJob) -> set[str]:
+    """What a concurrency limit of the Prefect server may hold on to."""
+    tags = set()
+    if job.device != "cpu":
+        tags.add("gpu")
+    if any(choice.options.get("allow_download") for choice in job.strategies.values()):
+        tags.add("hub")
+    return tags

@@ -1,0 +1,86 @@
+"""Progress on stderr: one line per finished stage, and a live line for the one that runs if it is a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+__all__ = ["Terminal"]
+
+
+class Terminal:
+    """Shows stages on a console. stdout is never touched: it belongs to results."""
+
+    def __init__(self, console: Console, live: Any = None) -> None:
+        self.console = console
+        self._live = live
+        self._bar: Any = None
+        self._told = ""
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, *, verbose: bool = False) -> Iterator[Terminal]:
+        console = Console(stderr=True, highlight=False)
+        if not console.is_terminal or verbose:  # log lines and a live line would overwrite each other
+            yield cls(console)
+            return
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}", style="dim"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=console, transient=True, redirect_stdout=False) as live:
+            yield cls(console, live)
+
+    def say(self, text: str) -> None:
+        """One line, as it is."""
+        self.console.print(escape(text), soft_wrap=True)
+
+    @contextlib.contextmanager
+    def busy(self, text: str) -> Iterator[None]:
+        """Something that takes a while and has no length."""
+        self.started(text)
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.finished(text, time.monotonic() - started, False)
+
+    def started(self, label: str) -> None:
+        self._told = ""
+        if self._live is not None:
+            self._bar = self._live.add_task(escape(label), total=None, text="")
+
+    def advanced(self, label: str, done: int, total: int, text: str) -> None:
+        """`total` 0: the length is unknown; the text is then said once, since it tells why nothing moves."""
+        if self._live is not None and self._bar is not None:
+            self._live.update(self._bar, completed=done, total=total or None, text=escape(text))
+        elif total == 0 and text and text != self._told:
+            self._told = text
+            self.say(f"  {label}: {text}")
+
+    def finished(self, label: str, seconds: float, cached: bool) -> None:
+        self.stopped(label)
+        took = "[dim]cached[/dim]" if cached else f"{seconds:.1f} s"
+        self.console.print(f"  {escape(label):<40} {took:>8}", soft_wrap=True)
+
+    def stopped(self, label: str) -> None:
+        """The stage ended without a result; what follows says why."""
+        if self._live is not None and self._bar is not None:
+            self._live.remove_task(self._bar)
+            self._bar = None
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at stderr."""
+    return sys.stderr.isatty()

@@ -1,0 +1,176 @@
+"""The Prefect task that runs stages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from tests.flows.tiny_stages import CALLS, Number
+from tlcore.errors import GateError, RetryableError, UserError
+from tlcore.stages.base import Choice, StageJob, StageResult
+from tlcore.store import Store
+from tlcore_flows import observe, tasks
+from tlcore_flows.tasks import stage
+
+pytestmark = pytest.mark.usefixtures("prefect_server", "stages")
+
+
+def in_flow(work: Callable[[], Any]) -> Any:
+    @flow(name="test")
+    def run() -> Any:
+        return work()
+
+    return run()
+
+
+def number(value: int, store: Path) -> StageResult:
+    return stage(StageJob(stage="load", options={"number": value}), store=store)
+
+
+def squared(value: int, store: Path) -> StageResult:
+    return stage(
+        StageJob(stage="square", subject=str(value), inputs={"number": (number(value, store).ref,)}),
+        store=store,
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks._stage_task, "retry_delay_seconds", 0)
+
+
+def test_refs_go_in_and_a_ref_comes_out(store: Path) -> None:
+    def wiring() -> StageResult:
+        refs = tuple(squared(value, store).ref for value in (2, 3))
+        return stage(StageJob(stage="total", inputs={"numbers": refs}), store=store)
+
+    result = in_flow(wiring)
+    assert not result.cached
+    assert Store(store).read(result.ref, Number).number == 13
+
+
+def test_a_second_run_finds_every_result_and_says_so(store: Path) -> None:
+    first = in_flow(lambda: squared(4, store))
+    second = in_flow(lambda: squared(4, store))
+    assert (first.cached, second.cached) == (False, True)
+    assert second.ref == first.ref
+    assert CALLS["square-4"] == 1
+
+
+def test_the_outside_is_looked_at_in_every_run(store: Path) -> None:
+    in_flow(lambda: number(1, store))
+    in_flow(lambda: number(1, store))
+    assert CALLS["load"] == 2
+
+
+def test_a_result_that_left_the_store_is_computed_anew(store: Path) -> None:
+    first = in_flow(lambda: squared(5, store))
+    for file in Store(store).folder(first.ref).iterdir():
+        file.unlink()
+    second = in_flow(lambda: squared(5, store))
+    assert not second.cached
+    assert CALLS["square-5"] == 2
+    assert Store(store).read(second.ref, Number).number == 25
+
+
+def test_a_result_of_another_process_is_found_without_a_prefect_record(store: Path) -> None:
+    in_flow(lambda: squared(6, store))
+    for record in tasks.results_folder(store).iterdir():
+        record.unlink()
+    assert in_flow(lambda: squared(6, store)).cached
+    assert CALLS["square-6"] == 1
+
+
+def test_two_strategies_with_the_same_options_never_share_a_result(store: Path) -> None:
+    def named(name: str, kind: str) -> StageResult:
+        return stage(
+            StageJob(stage="named", strategies={"scorer": Choice(kind=kind, name=name)}), store=store
+        )
+
+    first, second = in_flow(lambda: (named("linear-probe", "tuner"), named("full", "tuner")))
+    assert first.ref.key != second.ref.key
+    texts = [Store(store).read(result.ref, Number).text for result in (first, second)]
+    assert texts == ["linear-probe", "full"]
+
+
+def test_nothing_is_pickled(store: Path) -> None:
+    def failing() -> None:
+        with pytest.raises(UserError):
+            stage(fails("user", 1), store=store)
+
+    in_flow(lambda: squared(7, store))
+    in_flow(failing)
+    records = list(tasks.results_folder(store).iterdir())
+    assert records
+    for record in records:
+        document = json.loads(record.read_text(encoding="utf-8"))
+        assert document["metadata"]["serializer"]["type"] == "json"
+    assert tasks.results_folder(store).stat().st_mode & 0o777 == 0o700
+
+
+def fails(kind: str, times: int) -> StageJob:
+    return StageJob(stage="fails", subject=kind, options={"kind": kind, "times": times})
+
+
+def test_a_retryable_error_is_retried(store: Path) -> None:
+    result = in_flow(lambda: stage(fails("retryable", 2), store=store))
+    assert Store(store).read(result.ref, Number).number == 3
+
+
+def test_a_retryable_error_that_stays_comes_out_as_itself(store: Path) -> None:
+    with pytest.raises(RetryableError, match="the network is gone"):
+        in_flow(lambda: stage(fails("retryable", 99), store=store))
+    assert CALLS["fails-retryable"] == 1 + tasks.RETRIES
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"), [("user", UserError), ("gate", GateError), ("bug", ZeroDivisionError)]
+)
+def test_any_other_error_comes_out_as_itself_at_once(store: Path, kind: str, error: type[Exception]) -> None:
+    with pytest.raises(error) as caught:
+        in_flow(lambda: stage(fails(kind, 99), store=store))
+    assert CALLS[f"fails-{kind}"] == 1
+    if isinstance(caught.value, UserError):
+        parts = caught.value.what, caught.value.where, caught.value.choices, caught.value.hint
+        assert parts == ("the input is wrong", "here", ("a", "b"), "mend it")
+
+
+def test_task_runs_are_named_after_what_they_work_on(store: Path) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName
+
+    subject = 'odd {name} "x"/8'
+    in_flow(
+        lambda: stage(
+            StageJob(stage="square", subject=subject, inputs={"number": (number(8, store).ref,)}), store=store
+        )
+    )
+    with get_client(sync_client=True) as client:
+        found = client.read_task_runs(
+            task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[f"square-{subject}"]))
+        )
+    assert [run.state_name for run in found] == ["Completed"]
+
+
+def test_observers_learn_of_a_run_and_its_stages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(observe, "_notify", lambda root, hook, **values: heard.append((hook, values)))
+
+    def wiring() -> None:
+        with observe.run("r1", "my run", store):
+            number(9, store)
+
+    in_flow(wiring)
+    assert [hook for hook, _ in heard] == [
+        "tlcore_run_started",
+        "tlcore_stage_finished",
+        "tlcore_run_finished",
+    ]
+    assert heard[0][1]["run"] == {"id": "r1", "name": "my run", "store": str(store)}
+    assert heard[1][1]["stage"]["name"] == "load"
+    assert heard[2][1]["outcome"] == {"state": "completed", "error": None}
