@@ -24,8 +24,8 @@ class Entry:
         name: the card's name; of a broken or blocked module the name that its source seems to give.
         module: the module that registers it. `qualname`: the class in it ("" while unknown).
         schema: JSON schema of its options.
-        digest: sha256 of the module's source, and of the files beside it that are no plugin modules of
-            their own. It is part of `Registry.identity`, so that an edited strategy is computed anew.
+        digest: sha256 of the module's source and of the files in its package that define no hook of their
+            own. It is part of `Registry.identity`, so that an edited strategy is computed anew.
         error: why it cannot be used, one line; "" where `status` is "ok".
     """
 

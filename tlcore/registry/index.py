@@ -119,7 +119,7 @@ def _unread(found: Located) -> tuple[Entry, ...]:
 def _origin(found: Located, module: Module) -> Entry:
     kind, name = locate.guess(module)
     try:
-        digest = locate.digest(module, found.beside)
+        digest = locate.digest(module)
     except OSError:
         digest = ""
     return Entry(

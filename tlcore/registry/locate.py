@@ -8,6 +8,7 @@ import json
 import pkgutil
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, PathFinder
@@ -20,15 +21,22 @@ from tlcore.registry.hooks import HOOKS
 __all__ = ["Located", "Module", "canonical", "current_digest", "digest", "environment", "guess", "installed"]
 
 _SOURCES = (".py", *EXTENSION_SUFFIXES)
+_HOOK = re.compile(rb"^def tlcore_\w+\(", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Module:
-    """A plugin module: its name, the file it is made from, and all files that are its own."""
+    """A plugin module.
+
+    Attributes:
+        file: what it is made from. `own`: that, or every file of the module's folder.
+        around: all source files of the package that it stands in, its own among them.
+    """
 
     name: str
     file: Path
-    files: tuple[Path, ...]
+    own: tuple[Path, ...]
+    around: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,6 @@ class Located:
 
     Attributes:
         target: what it names, a module or a package; `package` says which.
-        beside: files of the package that belong to none of `modules`; all of them may use these.
         error: why nothing can be found behind it, or "".
     """
 
@@ -46,14 +53,14 @@ class Located:
     target: str
     package: bool = False
     modules: tuple[Module, ...] = ()
-    beside: tuple[Path, ...] = ()
     error: str = ""
 
     def key(self) -> str:
         """Changes with the version, and with the time and size of any file."""
-        files = [*self.beside, *(file for module in self.modules for file in module.files)]
+        files = sorted({file for module in self.modules for file in module.around})
         stats = [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
-        text = json.dumps([self.distribution, self.version, self.target, self.error, stats])
+        names = [module.name for module in self.modules]
+        text = json.dumps([self.distribution, self.version, self.target, names, self.error, stats])
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -108,11 +115,16 @@ def environment() -> str:
     return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
-def digest(module: Module, beside: tuple[Path, ...]) -> str:
-    """sha256 over the bytes of the module's own files and of those beside it, in the order of their paths."""
+def digest(module: Module) -> str:
+    """sha256 over the module's own files and those around it that it may use.
+
+    Files around it that define a hook are strategies of their own, and do not count.
+    """
     total = hashlib.sha256()
-    for file in (*module.files, *beside):
-        total.update(file.read_bytes())
+    for file in module.around:
+        content = file.read_bytes()
+        if file in module.own or not _HOOK.search(content):
+            total.update(content)
     return total.hexdigest()
 
 
@@ -121,7 +133,7 @@ def current_digest(name: str) -> str:
     for found in installed():
         for module in found.modules:
             if module.name == name:
-                return digest(module, found.beside)
+                return digest(module)
     return ""
 
 
@@ -159,16 +171,7 @@ def _locate(distribution: str, version: str, value: str) -> Located:
             text = f"there is no module {value} for its entry point; install {distribution} again"
             return Located(distribution, version, value, error=text)
         package = spec.submodule_search_locations is not None
-        modules = _modules(value, spec)
-        folders = [Path(folder) for folder in spec.submodule_search_locations or ()]
-        own = {file for module in modules for file in module.files}
-        siblings = [file for folder in folders for file in _files(folder)]
-        if not package and "." in value:
-            siblings = [
-                file for file in sorted(modules[0].file.parent.iterdir()) if file.name.endswith(_SOURCES)
-            ]
-        beside = tuple(file for file in siblings if file not in own)
-        return Located(distribution, version, value, package, modules, beside)
+        return Located(distribution, version, value, package, _modules(value, spec))
     except Exception as error:  # noqa: BLE001 - import hooks and file systems may raise anything
         return Located(distribution, version, value, error=one_line(error))
 
@@ -188,20 +191,23 @@ def _modules(value: str, spec: ModuleSpec) -> tuple[Module, ...]:
     """The module itself; of a package each public module in it, and the package's own file last."""
     if spec.submodule_search_locations is None:
         file = Path(str(spec.origin))
-        return (Module(value, file, (file,)),)
+        return (Module(value, file, (file,), _files([file.parent]) if "." in value else (file,)),)
+    folders = [Path(folder) for folder in spec.submodule_search_locations]
+    around = _files(folders)
     modules = []
     for item in pkgutil.iter_modules(spec.submodule_search_locations):
-        if item.name.startswith("_"):
-            continue
         inner = PathFinder.find_spec(f"{value}.{item.name}", spec.submodule_search_locations)
-        if inner is None or inner.origin is None:
+        if item.name.startswith("_") or inner is None or inner.origin is None:
             continue
         file = Path(inner.origin)
-        modules.append(Module(inner.name, file, _files(file.parent) if item.ispkg else (file,)))
+        modules.append(Module(inner.name, file, _files([file.parent]) if item.ispkg else (file,), around))
+    modules.sort(key=lambda module: module.name)
     if spec.origin is not None:
-        modules.append(Module(value, Path(spec.origin), ()))
-    return tuple(sorted(modules, key=lambda module: (module.name == value, module.name)))
+        modules.append(Module(value, Path(spec.origin), (Path(spec.origin),), around))
+    return tuple(modules)
 
 
-def _files(folder: Path) -> tuple[Path, ...]:
-    return tuple(sorted(file for file in folder.rglob("*") if file.name.endswith(_SOURCES)))
+def _files(folders: Iterable[Path]) -> tuple[Path, ...]:
+    return tuple(
+        sorted(file for folder in folders for file in folder.rglob("*") if file.name.endswith(_SOURCES))
+    )
