@@ -36,7 +36,9 @@ def example_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.fail(f"the example package is missing: {EXAMPLE / 'pyproject.toml'}")
     folder = tmp_path_factory.mktemp("example_plugin")
     # a build may leave files beside the source: build from a copy
-    source = shutil.copytree(EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "dist"))
+    source = shutil.copytree(
+        EXAMPLE, folder / "source", ignore=shutil.ignore_patterns("__pycache__", "build", "dist")
+    )
     target = folder / "site"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(source)]

@@ -9,7 +9,7 @@ import pytest
 
 from tlcore.registry import Entry, Registry
 
-SCORER = '''
+SCORER = """
 from typing import ClassVar
 
 from pydantic import Field
@@ -29,7 +29,7 @@ class Sample(Scorer):
 @hookimpl
 def tlcore_scorers():
     return [Sample]
-'''
+"""
 
 
 class Site:
@@ -68,7 +68,9 @@ class Site:
         assert old in SCORER
         return (SCORER.replace(old, new) if old else SCORER).replace("NAME", name)
 
-    def module(self, source: str, *, distribution: str = "stranger", module: str = "stranger_module") -> list[Entry]:
+    def module(
+        self, source: str, *, distribution: str = "stranger", module: str = "stranger_module"
+    ) -> list[Entry]:
         """What is listed of one distribution with one module of this source."""
         self.install(distribution, {f"{module}.py": source}, {"it": module})
         return self.listed(distribution)

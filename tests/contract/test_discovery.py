@@ -24,7 +24,10 @@ def test_each_public_module_of_a_package_is_registered(site: Site) -> None:
     }
     site.install("stranger", files, {"it": "stranger_pkg"}, version="3.1")
     entries = site.listed()
-    assert [(one.kind, one.name, one.status) for one in entries] == [("scorer", "one", "ok"), ("scorer", "two", "ok")]
+    assert [(one.kind, one.name, one.status) for one in entries] == [
+        ("scorer", "one", "ok"),
+        ("scorer", "two", "ok"),
+    ]
     one = entries[0]
     assert (one.module, one.qualname, one.version) == ("stranger_pkg.one", "Sample", "3.1")
     assert (one.summary, one.reference, one.licence) == ("A constant.", "none, a sample", "Apache-2.0")
@@ -36,7 +39,10 @@ def test_a_new_file_in_an_installed_package_is_a_new_strategy(site: Site, tmp_pa
     site.install("stranger", {"stranger_pkg/one.py": site.scorer("one")}, {"it": "stranger_pkg"})
     assert [one.name for one in site.listed(registry=Registry.discover(cache_folder=tmp_path))] == ["one"]
     site.write({"stranger_pkg/two.py": site.scorer("two")})
-    assert [one.name for one in site.listed(registry=Registry.discover(cache_folder=tmp_path))] == ["one", "two"]
+    assert [one.name for one in site.listed(registry=Registry.discover(cache_folder=tmp_path))] == [
+        "one",
+        "two",
+    ]
 
 
 def test_an_entry_point_that_names_a_module_registers_that_module_alone(site: Site) -> None:
@@ -59,7 +65,8 @@ def test_a_built_in_comes_through_the_same_door() -> None:
     entries = [one for one in Registry.discover().entries if one.distribution == "tlcore"]
     assert entries
     assert {one.module.partition(".")[0] for one in entries} <= {
-        f"tlcore_{part}" for part in ("data", "models", "scorers", "adapters", "tuners", "validators", "exporters")
+        f"tlcore_{part}"
+        for part in ("data", "models", "scorers", "adapters", "tuners", "validators", "exporters")
     }
 
 
@@ -89,7 +96,9 @@ def test_a_broken_plugin_breaks_only_the_runs_that_name_it(site: Site) -> None:
     registry = Registry.discover()
     assert registry.build("scorer", "whole", {"weight": 2}).model_dump() == {"weight": 2.0}
     assert "sample" not in registry.names("scorer")
-    with pytest.raises(PluginError, match='run.toml: scorer "sample" of stranger is broken: .*no_such_library') as caught:
+    with pytest.raises(
+        PluginError, match='run.toml: scorer "sample" of stranger is broken: .*no_such_library'
+    ) as caught:
         registry.build("scorer", "sample", {}, where="run.toml")
     assert caught.value.distribution == "stranger"
     assert "tlcore plugins" in caught.value.hint
@@ -108,7 +117,9 @@ def test_a_broken_plugin_works_as_soon_as_its_cause_is_gone(site: Site, tmp_path
 def test_a_failing_package_file_is_listed_at_each_of_its_modules(site: Site) -> None:
     files = {"stranger_pkg/__init__.py": "raise OSError('gone')", "stranger_pkg/one.py": site.scorer("one")}
     site.install("stranger", files, {"it": "stranger_pkg"})
-    assert [(one.name, one.status, one.error) for one in site.listed()] == [("one", "broken", "OSError: gone")]
+    assert [(one.name, one.status, one.error) for one in site.listed()] == [
+        ("one", "broken", "OSError: gone")
+    ]
 
 
 def test_an_interrupt_at_import_is_not_swallowed(site: Site) -> None:
@@ -165,9 +176,13 @@ def test_a_forgotten_hook_is_told_with_the_hook_to_add(site: Site) -> None:
     assert "defines Sample and registers nothing: add @hookimpl def tlcore_scorers()" in entry.error
 
 
-def test_the_distribution_that_python_would_import_hides_the_one_behind_it(site: Site, tmp_path: Path) -> None:
+def test_the_distribution_that_python_would_import_hides_the_one_behind_it(
+    site: Site, tmp_path: Path
+) -> None:
     behind = tmp_path / "behind"
-    site.install("stranger", {"stranger_module.py": site.scorer("new")}, {"it": "stranger_module"}, version="2.0")
+    site.install(
+        "stranger", {"stranger_module.py": site.scorer("new")}, {"it": "stranger_module"}, version="2.0"
+    )
     site.install("stranger", {"old_module.py": site.scorer("old")}, {"it": "old_module"}, folder=behind)
     sys.path.append(str(behind))
     try:
@@ -177,7 +192,9 @@ def test_the_distribution_that_python_would_import_hides_the_one_behind_it(site:
 
 
 def test_what_a_plugin_prints_stays_off_stdout(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    source = 'print("at import")\n' + site.scorer("sample", "    return [Sample]", '    print("hook")\n    return [Sample]')
+    source = 'print("at import")\n' + site.scorer(
+        "sample", "    return [Sample]", '    print("hook")\n    return [Sample]'
+    )
     assert [one.status for one in site.module(source)] == ["ok"]
     captured = capsys.readouterr()
     assert captured.out == "" and "at import" in captured.err and "hook" in captured.err
@@ -194,7 +211,11 @@ def test_two_distributions_with_one_name_are_both_named_and_either_can_be_kept_o
     assert "sample" not in registry.names("scorer")
     with pytest.raises(PluginError) as caught:
         registry.build("scorer", "sample")
-    for part in ("stranger-a (stranger_a_module)", "stranger-b (stranger_b_module)", "TLCORE_BLOCK_PLUGINS=stranger-b"):
+    for part in (
+        "stranger-a (stranger_a_module)",
+        "stranger-b (stranger_b_module)",
+        "TLCORE_BLOCK_PLUGINS=stranger-b",
+    ):
         assert part in str(caught.value)
     monkeypatch.setenv("TLCORE_BLOCK_PLUGINS", "other , Stranger_B")
     registry = Registry.discover()
@@ -215,7 +236,9 @@ def test_a_strangers_copy_of_a_built_in_name_is_to_be_kept_out_by_the_strangers_
         Registry.discover().find("scorer", "logme")
 
 
-def test_a_blocked_distribution_is_listed_but_never_imported(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_blocked_distribution_is_listed_but_never_imported(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
     source = site.scorer("sample")
     site.install("stranger", {"stranger_module.py": "raise SystemExit\n" + source}, {"it": "stranger_module"})
     registry = Registry.discover(block=["stranger", "strangr"])
@@ -243,7 +266,9 @@ def test_an_unknown_name_offers_the_nearest_and_the_list(site: Site) -> None:
     with pytest.raises(UnknownName) as caught:
         registry.find("scorer", "sample-scor", where="run.toml [selection]")
     assert caught.value.nearest == "sample-score"
-    assert str(caught.value).startswith('run.toml [selection]: no scorer named "sample-scor"; did you mean "sample-score"?')
+    assert str(caught.value).startswith(
+        'run.toml [selection]: no scorer named "sample-scor"; did you mean "sample-score"?'
+    )
     assert "tlcore plugins" in caught.value.hint
     with pytest.raises(UnknownName, match='did you mean "scorer"'):
         registry.find("scorers", "sample-score")

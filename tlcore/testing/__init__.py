@@ -1,9 +1,9 @@
 """Tiny inputs for the tests of plugin authors: real values of every kind that a strategy gets to see.
 
-    from tlcore.testing import tiny_evidence
+from tlcore.testing import tiny_evidence
 
-    def test_my_score_is_finite():
-        assert math.isfinite(MyScorer().score(tiny_evidence()))
+def test_my_score_is_finite():
+    assert math.isfinite(MyScorer().score(tiny_evidence()))
 """
 
 from __future__ import annotations

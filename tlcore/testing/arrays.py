@@ -30,7 +30,9 @@ def tiny_evidence(
     return Evidence(moments, labels, lambda: features, lambda: probabilities, seed)
 
 
-def tiny_outputs(images: int = 60, classes: int = 3, dim: int = 8, *, skill: float = 2.0, seed: int = 0) -> ValidatorOutputs:
+def tiny_outputs(
+    images: int = 60, classes: int = 3, dim: int = 8, *, skill: float = 2.0, seed: int = 0
+) -> ValidatorOutputs:
     """Outputs of a network on source and target validation images; `skill=0` guesses on both."""
     rng = np.random.default_rng(seed)
     labels = np.arange(images, dtype=np.int64) % classes
@@ -48,7 +50,9 @@ def tiny_outputs(images: int = 60, classes: int = 3, dim: int = 8, *, skill: flo
 
 def tiny_task(*, target: bool = False) -> TrainTask:
     """A task of 3 classes, 8 features and 24 labelled images; with `target`, 20 unlabelled ones."""
-    return TrainTask(classes=("a", "b", "c"), feature_dim=8, source_train=24, target_train=20 if target else 0)
+    return TrainTask(
+        classes=("a", "b", "c"), feature_dim=8, source_train=24, target_train=20 if target else 0
+    )
 
 
 def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
