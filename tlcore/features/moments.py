@@ -1,0 +1,375 @@
+"""Sufficient statistics of features and labels, which add across shards.
+
+Most transferability scores need no single image's features, only sums over images. `Moments` holds
+those sums in float64: memory O(D^2 + K D), whatever the number of images. Shards that were counted
+on different machines are added with `+`.
+
+Sums of squares about the origin lose digits when features sit far from it (a mean of 50 and a spread
+of 1 cost seven of float32's digits). So every sum is taken about a `shift`, by default the mean of the
+first batch, and adding two moments re-bases one of them to the other's shift, which is exact algebra:
+
+    sum (f - c')         = s + n d                                with d = c - c'
+    sum (f - c')(f - c')^T = G + s d^T + d s^T + n d d^T
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tlcore.errors import UserError
+
+__all__ = ["Moments", "MomentsBuilder", "check_features"]
+
+Float = NDArray[np.float64]
+BATCH = 2048
+"""Rows that are taken to float64 at once: bounds memory without slowing the matrix products."""
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over n labelled images with D features, K classes and, optionally, Z source classes.
+
+    Attributes:
+        shift: [D], the point c that the shifted sums are taken about.
+        shifted_sum: [D], sum of f - c.
+        shifted_gram: [D, D], sum of (f - c)(f - c)^T.
+        class_counts: int64 [K], images per class; 0 for a class that does not occur.
+        shifted_class_sums: [K, D], sum of f - c per class.
+        shifted_class_squares: [K, D], sum of (f - c)^2 per class, feature by feature.
+        source_counts: int64 [K, Z], images of class k whose most probable source class is z; or None.
+        source_mass: [K, Z], sum over the images of class k of the source probabilities; or None.
+
+    The arrays are read-only, so that no scorer can change what the next one sees.
+    """
+
+    shift: Float
+    shifted_sum: Float
+    shifted_gram: Float
+    class_counts: NDArray[np.int64]
+    shifted_class_sums: Float
+    shifted_class_squares: Float
+    source_counts: NDArray[np.int64] | None = None
+    source_mass: Float | None = None
+
+    def __post_init__(self) -> None:
+        for array in self._arrays().values():
+            array.flags.writeable = False
+
+    @classmethod
+    def of(
+        cls,
+        features: ArrayLike,
+        labels: ArrayLike,
+        classes: int,
+        source_probabilities: ArrayLike | None = None,
+        *,
+        shift: ArrayLike | None = None,
+    ) -> Moments:
+        """Moments of features [n, D], labels [n] in 0 … classes-1 and probabilities [n, Z] of a source head.
+
+        Raises:
+            UserError: shapes that do not match; NaN or infinite values (rows named); labels outside the
+                classes (rows named); probabilities that are no probabilities.
+        """
+        builder = MomentsBuilder(classes, shift=shift)
+        builder.add(features, labels, source_probabilities)
+        return builder.moments()
+
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both sets of images together; the shift is the left one's."""
+        if not isinstance(other, Moments):
+            return NotImplemented
+        if (self.dim, self.classes) != (other.dim, other.classes):
+            raise UserError(
+                f"moments of {self.dim} features and {self.classes} classes cannot be added to moments of "
+                f"{other.dim} features and {other.classes} classes"
+            )
+        if other.n == 0:
+            return self
+        if self.n == 0:
+            return other
+        ours, theirs = self._arrays(), other.rebased(self.shift)._arrays()
+        if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
+            raise UserError(
+                "one of the moments has statistics of source classes that the other lacks",
+                hint="make all shards with the same network, all with or all without source probabilities",
+            )
+        return Moments(
+            **{name: ours[name] if name == "shift" else ours[name] + theirs[name] for name in ours}
+        )
+
+    @staticmethod
+    def merge(shards: Iterable[Moments]) -> Moments:
+        """Sum of at least one shard."""
+        shards = list(shards)
+        if not shards:
+            raise UserError("no moments to merge: the list of shards is empty")
+        return functools.reduce(operator.add, shards)
+
+    def rebased(self, shift: ArrayLike) -> Moments:
+        """The same moments about another point [D]."""
+        point = np.array(shift, dtype=np.float64)
+        step = self.shift - point
+        outer = np.outer(self.shifted_sum, step)
+        counts = self.class_counts[:, None]
+        return Moments(
+            shift=point,
+            shifted_sum=self.shifted_sum + self.n * step,
+            shifted_gram=self.shifted_gram + outer + outer.T + self.n * np.outer(step, step),
+            class_counts=self.class_counts,
+            shifted_class_sums=self.shifted_class_sums + counts * step,
+            shifted_class_squares=self.shifted_class_squares
+            + 2 * step * self.shifted_class_sums
+            + counts * step**2,
+            source_counts=self.source_counts,
+            source_mass=self.source_mass,
+        )
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return int(self.class_counts.sum())
+
+    @property
+    def dim(self) -> int:
+        """D, features."""
+        return int(self.shift.size)
+
+    @property
+    def classes(self) -> int:
+        """K, classes, absent ones included."""
+        return int(self.class_counts.size)
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """[K], which classes occur."""
+        return self.class_counts > 0
+
+    @property
+    def total(self) -> Float:
+        """[D], sum of f."""
+        return self.shifted_sum + self.n * self.shift
+
+    @property
+    def mean(self) -> Float:
+        """[D], mean of f."""
+        return self.shift + self.shifted_sum / self.n
+
+    @property
+    def gram(self) -> Float:
+        """[D, D], F^T F about the origin. Prefer `centred_gram`, which keeps the digits."""
+        return self.rebased(np.zeros(self.dim)).shifted_gram
+
+    @property
+    def centred_gram(self) -> Float:
+        """[D, D], sum of (f - mean)(f - mean)^T: n times the covariance matrix (divisor n)."""
+        return self.shifted_gram - np.outer(self.shifted_sum, self.shifted_sum) / self.n
+
+    @property
+    def class_sums(self) -> Float:
+        """[K, D], sum of f per class: Y^T F with one-hot labels Y."""
+        return self.shifted_class_sums + self.class_counts[:, None] * self.shift
+
+    @property
+    def centred_class_sums(self) -> Float:
+        """[K, D], sum of f - mean per class, the mean being that of all images."""
+        return self.shifted_class_sums - np.outer(self.class_counts, self.shifted_sum) / self.n
+
+    @property
+    def class_squares(self) -> Float:
+        """[K, D], sum of f^2 per class, feature by feature."""
+        return self.rebased(np.zeros(self.dim)).shifted_class_squares
+
+    @property
+    def varies(self) -> bool:
+        """Whether any feature differs between images by more than the rounding of these sums."""
+        scatter = float(np.trace(self.centred_gram))
+        magnitude = float(self.n * self.mean @ self.mean)
+        return scatter > max(1e-13 * float(np.trace(self.shifted_gram)), 1e-24 * magnitude, 0.0)
+
+    def save(self, path: Path) -> None:
+        """Write to `path` in NumPy's npz format, without pickle."""
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, **self._arrays())
+
+    @classmethod
+    def load(cls, path: Path) -> Moments:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: no such file, or not a file of moments.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                moments = cls(**{name: file[name] for name in file.files})
+        except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"not a readable file of moments ({error})",
+                where=str(path),
+                hint="delete the file; the next run makes it again",
+            ) from error
+        moments._check_shapes(path)
+        return moments
+
+    def _check_shapes(self, path: Path) -> None:
+        d, k = self.dim, self.classes
+        expected: dict[str, tuple[int, ...]] = {
+            "shift": (d,),
+            "shifted_sum": (d,),
+            "shifted_gram": (d, d),
+            "class_counts": (k,),
+            "shifted_class_sums": (k, d),
+            "shifted_class_squares": (k, d),
+        }
+        arrays = self._arrays()
+        wrong = [name for name, shape in expected.items() if arrays[name].shape != shape]
+        joint = [arrays[name].shape for name in ("source_counts", "source_mass") if name in arrays]
+        if joint and (len(joint) != 2 or joint[0] != joint[1] or joint[0][:1] != (k,)):
+            wrong.append("source_counts")
+        if wrong:
+            raise UserError(
+                f"moments whose arrays do not fit each other: {', '.join(wrong)}",
+                where=str(path),
+                hint="delete the file; the next run makes it again",
+            )
+
+    def _arrays(self) -> dict[str, NDArray[Any]]:
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: array for name, array in pairs if array is not None}
+
+
+class MomentsBuilder:
+    """Adds up moments batch by batch, so that the features of all images need never be in memory.
+
+    Args:
+        classes: K.
+        shift: [D]; default: the mean of the first batch.
+    """
+
+    def __init__(self, classes: int, *, shift: ArrayLike | None = None) -> None:
+        if classes < 1:
+            raise UserError(f"moments need at least one class, not {classes}")
+        self._classes = classes
+        self._shift = None if shift is None else np.array(shift, dtype=np.float64)
+        self._sum: Moments | None = None
+        self._rows = 0
+
+    def add(
+        self, features: ArrayLike, labels: ArrayLike, source_probabilities: ArrayLike | None = None
+    ) -> None:
+        """Add a batch; see `Moments.of`. Rows in errors are counted from the first batch on."""
+        rows = np.asarray(features)
+        check_features(rows, first_row=self._rows)
+        codes = self._checked_labels(labels, len(rows))
+        mass = None
+        if source_probabilities is not None:
+            mass = _checked_probabilities(source_probabilities, len(rows), self._rows)
+        for start in range(0, len(rows), BATCH):
+            part = slice(start, start + BATCH)
+            self._add(rows[part].astype(np.float64), codes[part], None if mass is None else mass[part])
+        self._rows += len(rows)
+
+    def moments(self) -> Moments:
+        """The sum of all batches so far.
+
+        Raises:
+            UserError: no row was added.
+        """
+        if self._sum is None:
+            raise UserError("moments of no images: there is no labelled row to count")
+        return self._sum
+
+    def _add(self, rows: Float, codes: NDArray[np.int64], mass: Float | None) -> None:
+        if self._shift is None:
+            self._shift = rows.mean(axis=0)
+        if self._shift.shape != rows.shape[1:]:
+            raise UserError(f"{rows.shape[1]} features in this batch, {self._shift.size} in the ones before")
+        rows -= self._shift
+        joint: dict[str, Any] = {}
+        if mass is not None:
+            hard = np.zeros((self._classes, mass.shape[1]), dtype=np.int64)
+            np.add.at(hard, (codes, mass.argmax(axis=1)), 1)
+            joint = {"source_counts": hard, "source_mass": _sums_by_class(mass, codes, self._classes)}
+        batch = Moments(
+            shift=self._shift,
+            shifted_sum=rows.sum(axis=0),
+            shifted_gram=rows.T @ rows,
+            class_counts=np.bincount(codes, minlength=self._classes).astype(np.int64),
+            shifted_class_sums=_sums_by_class(rows, codes, self._classes),
+            shifted_class_squares=_sums_by_class(rows**2, codes, self._classes),
+            **joint,
+        )
+        self._sum = batch if self._sum is None else self._sum + batch
+
+    def _checked_labels(self, labels: ArrayLike, n: int) -> NDArray[np.int64]:
+        codes = np.asarray(labels)
+        if codes.shape != (n,):
+            raise UserError(f"{n} rows of features, but labels of shape {codes.shape}")
+        if codes.dtype.kind not in "iu":
+            raise UserError(
+                f"labels must be encoded as whole numbers, not {codes.dtype}",
+                hint="encode class names by their place in the sorted list of classes",
+            )
+        wrong = np.flatnonzero((codes < 0) | (codes >= self._classes))
+        if wrong.size:
+            raise UserError(
+                f"labels outside 0 … {self._classes - 1} in {_rows(wrong, self._rows)}",
+                hint="leave rows without a label out; scores need labelled images",
+            )
+        return codes.astype(np.int64)
+
+
+def check_features(features: NDArray[Any], *, first_row: int = 0, where: str = "") -> None:
+    """Raise UserError unless `features` is a numeric [n, D] array of finite values with n, D > 0.
+
+    Rows with NaN or infinity are named; their numbers start at `first_row`.
+    """
+    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
+        raise UserError(
+            f"features must be a table of numbers with at least one row and one column, not {features.dtype} of "
+            f"shape {features.shape}",
+            where=where,
+        )
+    for start in range(0, len(features), BATCH):
+        part = features[start : start + BATCH]
+        finite = np.isfinite(part).all(axis=1)
+        if not finite.all():
+            # Only now look at the rest: the error should name the first rows of the whole array.
+            wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
+            raise UserError(f"features are NaN or infinite in {_rows(wrong, first_row)}", where=where)
+
+
+def _checked_probabilities(probabilities: ArrayLike, n: int, first_row: int) -> Float:
+    mass = np.asarray(probabilities, dtype=np.float64)
+    if mass.ndim != 2 or len(mass) != n or mass.shape[1] == 0:
+        raise UserError(f"{n} rows of features, but source probabilities of shape {mass.shape}")
+    # A NaN fails both comparisons, so it is caught here too.
+    sound = (mass >= 0).all(axis=1) & (np.abs(mass.sum(axis=1) - 1) <= 1e-3)
+    if not sound.all():
+        wrong = _rows(np.flatnonzero(~sound), first_row)
+        raise UserError(f"source probabilities are negative or do not sum to 1 in {wrong}")
+    return mass
+
+
+def _sums_by_class(rows: Float, codes: NDArray[np.int64], classes: int) -> Float:
+    """Sum of `rows` [n, D] per class, [classes, D]: O(n D), where a one-hot product takes O(n D K)."""
+    order = np.argsort(codes, kind="stable")
+    present, starts = np.unique(codes[order], return_index=True)
+    sums = np.zeros((classes, rows.shape[1]))
+    sums[present] = np.add.reduceat(rows[order], starts, axis=0)
+    return sums
+
+
+def _rows(wrong: NDArray[np.intp], first_row: int) -> str:
+    named = ", ".join(str(row + first_row) for row in wrong[:5])
+    more = f" and {wrong.size - 5} more" if wrong.size > 5 else ""
+    return f"{'row' if wrong.size == 1 else 'rows'} {named}{more}"
