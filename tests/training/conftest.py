@@ -33,7 +33,7 @@ def separable_images(count: int, seed: int, offset: int = 0) -> tuple[np.ndarray
 def tiny_network(seed: int = 0) -> Network:
     torch.manual_seed(seed)
     backbone = timm.create_model("test_resnet", pretrained=False, num_classes=0)
-    return make_network(backbone, len(CLASSES), preprocess=PREPROCESS, seed=seed)
+    return make_network(backbone, len(CLASSES), preprocess=PREPROCESS)
 
 
 @pytest.fixture

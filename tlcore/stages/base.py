@@ -59,7 +59,7 @@ class Choice(Value):
 
 
 class StageJob(Value):
-    """One stage to run. Everything but `threads` and `subject` is part of the result's address."""
+    """One stage to run. All but `subject`, `threads` and `provenance` is part of the result's address."""
 
     stage: str
     subject: str = Field("", description='what it works on, for people: "resnet18"')
@@ -69,6 +69,9 @@ class StageJob(Value):
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
+    provenance: dict[str, str] = Field(
+        {}, description="written into results for people; not part of the address"
+    )
 
     @property
     def label(self) -> str:
@@ -127,7 +130,8 @@ def job_key(job: StageJob, registry: Registry) -> str:
             "inputs": {name: [ref.key for ref in refs] for name, refs in job.inputs.items()},
             "options": job.options,
             "strategies": {
-                role: registry.identity(choice.kind, choice.name, choice.options) for role, choice in job.strategies.items()
+                role: registry.identity(choice.kind, choice.name, choice.options)
+                for role, choice in job.strategies.items()
             },
             "seed": job.seed,
             "device": job.device.partition(":")[0],
@@ -135,7 +139,9 @@ def job_key(job: StageJob, registry: Registry) -> str:
     )
 
 
-def run_stage(store: Store, registry: Registry, job: StageJob, progress: Progress = no_progress) -> StageResult:
+def run_stage(
+    store: Store, registry: Registry, job: StageJob, progress: Progress = no_progress
+) -> StageResult:
     """Run one stage, or find its result.
 
     Raises:
@@ -146,6 +152,8 @@ def run_stage(store: Store, registry: Registry, job: StageJob, progress: Progres
         raise UserError(f'no stage named "{job.stage}"', choices=STAGES)
 
     def work(place: Work) -> None:
+        if job.threads and job.device == "cpu":
+            _set_threads(job.threads)
         place.write(_body(job.stage)(StageContext(store, registry, job, place, progress)))
 
     if job.stage in FROM_OUTSIDE:
@@ -153,12 +161,17 @@ def run_stage(store: Store, registry: Registry, job: StageJob, progress: Progres
         key, value = getattr(importlib.import_module(module), name)(store, registry, job, progress)
         ref, cached = store.compute(job.stage, key, value)
     else:
-        if job.threads and job.device == "cpu":
-            _set_threads(job.threads)
         ref, cached = store.compute(
-            job.stage, job_key(job, registry), work, waiting=lambda: progress(0, 0, "another run computes this; waiting for it")
+            job.stage,
+            job_key(job, registry),
+            work,
+            waiting=lambda: progress(0, 0, "another run computes this; waiting for it"),
         )
     return StageResult(ref=ref, cached=cached, seconds=round(time.monotonic() - started, 3))
+
+
+Outside = Callable[[Store, Registry, StageJob, Progress], tuple[str, Callable[[Work], None]]]
+"""A stage FROM_OUTSIDE: the content key of what it found, and how to write it."""
 
 
 def _body(stage: str) -> Callable[[StageContext], BaseModel]:

@@ -35,7 +35,7 @@ class Network(nn.Module):
         return cast(Tensor, self.head(self.features(x)))
 
 
-def make_network(backbone: nn.Module, classes: int, *, preprocess: Preprocess, seed: int) -> Network:
+def make_network(backbone: nn.Module, classes: int, *, preprocess: Preprocess) -> Network:
     """A network on `backbone`, whose head starts at zero weights.
 
     The feature width is measured with one blank image of the input size: timm's `num_features` is not

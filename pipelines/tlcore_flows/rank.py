@@ -1,0 +1,143 @@
+"""The first half of the chain: from images and model sources to a ranking.
+
+load -> check -> candidates -> pixels -> features and score per candidate -> rank
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from tlcore.config import RunConfig
+from tlcore.errors import PluginError, RetryableError, UserError
+from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
+from tlcore.store import Store
+from tlcore.values import Candidate, Json, Ranked, Ranking, Ref
+from tlcore_flows import observe
+from tlcore_flows.opened import open_store
+from tlcore_flows.wiring import Wiring, as_choice, source_of
+
+__all__ = ["RankedModels", "rank", "rank_models"]
+
+
+@dataclass(frozen=True)
+class RankedModels:
+    """What the first half leaves to the second; candidates and features by candidate name."""
+
+    data: Ref
+    checked: CheckedData
+    pixels: Ref
+    candidates: dict[str, Candidate]
+    features: dict[str, Ref]
+    ranking: Ranking
+
+
+def rank_models(run: Wiring) -> RankedModels:
+    """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run."""
+    config = run.config
+    data, checked = _data(run)
+    found = run(
+        "candidates",
+        strategies={
+            f"model-{i}": as_choice("model-source", choice) for i, choice in enumerate(config.models)
+        },
+    )
+    listed = run.store.read(found, CandidateList).entries
+    usable = {c.name: c for c in listed if c.skipped is None and c.preprocess is not None}
+    rules = {
+        c.preprocess.decode_key(): c.preprocess.model_dump(mode="json")
+        for c in usable.values()
+        if c.preprocess
+    }
+    pixels = run(
+        "pixels",
+        inputs={"data": data},
+        options={"preprocess": [rules[key] for key in sorted(rules)], "max_pixels": config.data.max_pixels},
+    )
+    left_out = [_left_out(c, c.skipped or "it says no input size") for c in listed if c.name not in usable]
+    features: dict[str, Ref] = {}
+    scores: list[Ref] = []
+    for name, candidate in usable.items():
+        try:
+            features[name] = _features(run, candidate, data, pixels)
+            scores.append(_score(run, candidate, data, features[name]))
+        except (UserError, PluginError, RetryableError) as error:
+            features.pop(name, None)
+            left_out.append(_left_out(candidate, error.what))
+            run.warnings.append(f"{name} took no part: {error.what}")
+    ranked = run(
+        "rank",
+        inputs={"scores": tuple(scores)},
+        options={
+            "scorers": [choice.name for choice in config.selection.scorers],
+            "images": max((run.store.read(ref, FeatureFiles).images for ref in features.values()), default=0),
+            "left_out": [entry.model_dump(mode="json") for entry in left_out],
+        },
+    )
+    return RankedModels(data, checked, pixels, usable, features, run.store.read(ranked, Ranking))
+
+
+def _data(run: Wiring) -> tuple[Ref, CheckedData]:
+    data = run.config.data
+    sources = {"source": as_choice("data-source", data.source)}
+    if data.target is not None:
+        sources["target"] = as_choice("data-source", data.target)
+    checked = run(
+        "check",
+        inputs={"data": run("load", strategies=sources)},
+        options={
+            "max_pixels": data.max_pixels,
+            "max_bad_share": data.max_bad_share,
+            "validation": data.validation,
+            "test": data.test,
+        },
+        strategies={"check": as_choice("data-check", data.check)},
+    )
+    return checked, run.store.read(checked, CheckedData)
+
+
+def _features(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> Ref:
+    document: Json = candidate.model_dump(mode="json")
+    return run(
+        "features",
+        candidate.name,
+        inputs={"data": data, "pixels": pixels},
+        options={"candidate": document, "max_images": run.config.selection.max_images},
+        strategies={"source": source_of(candidate)},
+    )
+
+
+def _score(run: Wiring, candidate: Candidate, data: Ref, features: Ref) -> Ref:
+    selection = run.config.selection
+    return run(
+        "score",
+        candidate.name,
+        inputs={"data": data, "features": features},
+        options={"candidate": candidate.model_dump(mode="json"), "replicates": selection.replicates},
+        strategies={f"scorer-{i}": as_choice("scorer", choice) for i, choice in enumerate(selection.scorers)},
+    )
+
+
+def _left_out(candidate: Candidate, reason: str) -> Ranked:
+    return Ranked(
+        candidate=candidate.name, rank=None, params=candidate.params, prior=candidate.prior, skipped=reason
+    )
+
+
+@flow(name="rank", flow_run_name="rank-{config.name}")
+def rank(config: RunConfig, store: str | None = None) -> dict[str, Any]:
+    """Check the data and rank the source models, without training any.
+
+    Args:
+        config: everything about the run; fine-tuning, adaptation and export are not looked at.
+        store: folder of the run store; default $TLCORE_HOME, else .tlcore.
+
+    Returns:
+        The Ranking as JSON.
+    """
+    opened = open_store(Store.open(store).root)
+    with observe.run("rank", config.name, opened.root):
+        ranking: dict[str, Any] = rank_models(Wiring(config, opened)).ranking.model_dump(mode="json")
+        return ranking

@@ -1,0 +1,240 @@
+"""The main job as a Prefect flow: wiring only. The work is in `tlcore.stages`.
+
+rank (see there) -> train per shortlisted candidate and strategy -> adapt (with target images)
+  -> evaluate -> export -> parity -> card
+"""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from prefect import flow
+
+from tlcore.config import RunConfig, StrategyChoice
+from tlcore.errors import PluginError
+from tlcore.stages.base import Choice
+from tlcore.stages.choice import best_trained, judge_adapters
+from tlcore.stages.runs import OpenRun, open_run
+from tlcore.stages.values import AdaptedModel, Evaluation, Trained
+from tlcore.store import Store
+from tlcore.values import (
+    Adaptation,
+    Adapted,
+    Candidate,
+    Chosen,
+    Exported,
+    Parity,
+    Ranking,
+    Ref,
+    RunRecord,
+    Trial,
+)
+from tlcore_flows import observe
+from tlcore_flows.opened import open_store
+from tlcore_flows.rank import RankedModels, rank_models
+from tlcore_flows.wiring import Wiring, as_choice, source_of
+
+__all__ = ["transfer"]
+
+_PACKAGES = ("tlcore", "torch", "timm", "onnx", "onnxruntime", "prefect", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A trained network, the ref of its stage, the strategy that made it."""
+
+    ref: Ref
+    trained: Trained
+    strategy: str
+
+    @property
+    def candidate(self) -> Candidate:
+        return self.trained.checkpoint.candidate
+
+
+@flow(name="transfer", flow_run_name="transfer-{config.name}")
+def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
+    """From images and source models to a proven ONNX file and a run card.
+
+    Args:
+        config: everything about the run.
+        store: folder of the run store; default $TLCORE_HOME, else .tlcore.
+
+    Returns:
+        The RunRecord as JSON; it is also in the run's folder.
+
+    Raises:
+        TlcoreError: UserError for what the caller can mend; GateError when the file differs from the model.
+    """
+    root = open_store(Store.open(store).root)
+    with open_run(root, config) as opened, observe.run(opened.run_id, config.name, root.root):
+        run = Wiring(config, root, provenance={"run_id": opened.run_id})
+        return _finish(run, opened, rank_models(run)).model_dump(mode="json")
+
+
+def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
+    """The second half of the chain, from the ranking to the run's record."""
+    config = run.config
+    models, shortlisted = _train_all(run, base)
+    model = best_trained([(m, m.trained) for m in models if m.candidate.name in shortlisted])[0]
+    name = model.candidate.name
+    probe = _train(run, base, name, StrategyChoice(name="linear-probe"))
+    scratch = _train(run, base, name, config.evaluation.scratch, pretrained=False)
+    adaptation, kept = _adapt(run, base, model) if base.checked.has_target else (None, None)
+    final = kept or model.ref
+    baselines = {"baseline:linear-probe": probe.ref, "baseline:scratch": scratch.ref}
+    if kept is not None:
+        baselines["baseline:source-only"] = model.ref
+    evaluation = _evaluate(run, base, name, final, baselines)
+    tested = [
+        _evaluate(run, base, f"{m.candidate.name}-{m.strategy}", m.ref, {}).metrics.accuracy for m in models
+    ]
+    exporter = {
+        "source": source_of(model.candidate),
+        "exporter": as_choice("exporter", config.export.exporter),
+    }
+    written = run("export", name, inputs={"data": base.data, "model": final}, strategies=exporter)
+    proof = run(
+        "parity",
+        name,
+        inputs={"data": base.data, "pixels": base.pixels, "model": final, "file": written},
+        options={"tolerance": config.export.tolerance, "max_pixels": config.data.max_pixels},
+        strategies=exporter,
+    )
+    exported = run.store.read(written, Exported)
+    strategy = f"{model.strategy}+{adaptation.kept}" if adaptation and kept else model.strategy
+    record = RunRecord(
+        run_id=opened.run_id,
+        name=config.name,
+        created=opened.state.created,
+        data=base.checked.report,
+        ranking=_with_achieved(base.ranking, models, tested) if config.selection.verify else base.ranking,
+        chosen=Chosen(candidate=name, strategy=strategy),
+        metrics=evaluation.metrics,
+        baselines=evaluation.baselines,
+        trials=tuple(_trial(m, accuracy) for m, accuracy in zip(models, tested, strict=True)),
+        adaptation=adaptation,
+        parity=run.store.read(proof, Parity),
+        exported=exported,
+        onnx=str(opened.folder / exported.path),
+        card=str(opened.folder / "card.html"),
+        seconds=run.seconds,
+        cached=run.cached,
+        config=config.document(),
+        versions={
+            "python": platform.python_version(),
+            **{package: version(package) for package in _PACKAGES},
+        },
+        warnings=(*run.warnings, *evaluation.warnings),
+        thumbnails={mistake.sample_id: mistake.uri for mistake in evaluation.metrics.mistakes},
+    )
+    drawn = run("card", options={"record": record.model_dump(mode="json")})
+    return opened.complete(
+        record, model=run.store.folder(written) / exported.path, card=run.store.folder(drawn) / "card.html"
+    )
+
+
+def _train_all(run: Wiring, base: RankedModels) -> tuple[list[_Model], list[str]]:
+    """Every strategy on the shortlist; with `verify` the first strategy on all others as well."""
+    selection, strategies = run.config.selection, run.config.finetune.strategies
+    placed = [entry.candidate for entry in base.ranking.entries if entry.rank is not None]
+    shortlisted = placed[: selection.shortlist]
+    models = [_train(run, base, name, choice) for name in shortlisted for choice in strategies]
+    if selection.verify:
+        models += [_train(run, base, name, strategies[0]) for name in placed[selection.shortlist :]]
+    return models, shortlisted
+
+
+def _train(
+    run: Wiring, base: RankedModels, name: str, choice: StrategyChoice, *, pretrained: bool = True
+) -> _Model:
+    candidate = base.candidates[name]
+    inputs: dict[str, Ref | tuple[Ref, ...]] = {"data": base.data, "pixels": base.pixels}
+    if pretrained:
+        inputs["features"] = base.features[name]
+    ref = run(
+        "train",
+        f"{name}-{choice.name}" if pretrained else f"{name}-from-scratch",
+        inputs=inputs,
+        options={"candidate": candidate.model_dump(mode="json"), "pretrained": pretrained},
+        strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
+    )
+    return _Model(ref, run.store.read(ref, Trained), choice.name)
+
+
+def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation | None, Ref | None]:
+    """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only)."""
+    config = run.config.adapt
+    finished: dict[str, tuple[Ref, AdaptedModel]] = {}
+    failed: list[Adapted] = []
+    for choice in config.strategies:
+        strategies: dict[str, Choice] = {
+            "source": source_of(model.candidate),
+            "adapter": as_choice("adapter", choice),
+            "validator": as_choice("validator", config.validator),
+        }
+        try:
+            ref = run(
+                "adapt",
+                choice.name,
+                inputs={"data": base.data, "pixels": base.pixels, "model": model.ref},
+                options={"source_floor": config.source_floor},
+                strategies=strategies,
+            )
+        except PluginError as error:
+            failed.append(
+                Adapted(
+                    strategy=choice.name, validator_score=0, source_validation_accuracy=0, failed=error.what
+                )
+            )
+            run.warnings.append(f"adapter {choice.name} failed: {error.what}")
+            continue
+        finished[choice.name] = (ref, run.store.read(ref, AdaptedModel))
+    if not finished:
+        run.warnings.append("no adapter finished; the source-only model is kept")
+        return None, None
+    verdict = judge_adapters(
+        [value for _, value in finished.values()],
+        failed,
+        validator=config.validator.name,
+        floor=config.source_floor,
+    )
+    kept = finished.get(verdict.kept)
+    return verdict, kept[0] if kept else None
+
+
+def _evaluate(
+    run: Wiring, base: RankedModels, what: str, model: Ref, baselines: dict[str, Ref]
+) -> Evaluation:
+    ref = run(
+        "evaluate",
+        what,
+        inputs={"data": base.data, "model": model, **baselines},
+        options={"replicates": run.config.evaluation.replicates},
+    )
+    return run.store.read(ref, Evaluation)
+
+
+def _with_achieved(ranking: Ranking, models: list[_Model], tested: list[float]) -> Ranking:
+    """Beside each score the test accuracy that the first strategy reached; nothing is chosen by it."""
+    achieved: dict[str, float] = {}
+    for model, accuracy in zip(models, tested, strict=True):
+        achieved.setdefault(model.candidate.name, accuracy)
+    entries = tuple(
+        entry.model_copy(update={"achieved": achieved.get(entry.candidate)}) for entry in ranking.entries
+    )
+    return ranking.model_copy(update={"entries": entries})
+
+
+def _trial(model: _Model, accuracy: float) -> Trial:
+    return Trial(
+        candidate=model.candidate.name,
+        strategy=model.strategy,
+        validation=model.trained.validation,
+        test=accuracy,
+        seconds=model.trained.seconds,
+        history=model.trained.checkpoint.history,
+    )

@@ -1,0 +1,105 @@
+"""Stages from a place on disk to checked, split and decoded images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from tlcore.data.checking import apply_report
+from tlcore.data.images import decode
+from tlcore.data.schema import combine
+from tlcore.data.splits import assign_splits
+from tlcore.errors import UserError
+from tlcore.protocols import CheckLimits, DataCheck, DataSource
+from tlcore.registry import Registry
+from tlcore.stages.base import Progress, StageContext, StageJob
+from tlcore.stages.tables import load_table, save_table
+from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
+from tlcore.store import Store, Work, content_key
+from tlcore.values import SOURCE, Preprocess
+
+__all__ = ["check", "load", "pixels"]
+
+
+def load(
+    store: Store, registry: Registry, job: StageJob, progress: Progress
+) -> tuple[str, Callable[[Work], None]]:
+    """Read the source, and the target where there is one, into one table. Strategies: source, target."""
+    progress(0, 0, "reading the table")
+
+    def read(role: str, where: str) -> DataSource:
+        choice = job.strategies[role]
+        return cast(DataSource, registry.build(choice.kind, choice.name, choice.options, where=where))
+
+    source = read("source", "[data] source").load()
+    target = read("target", "[data] target").load() if "target" in job.strategies else None
+    dataset = combine(source, target)
+    fingerprint = dataset.fingerprint
+    # Where the files lie is part of the address here: later stages read them.
+    key = content_key(
+        {
+            "stage": "load",
+            "name": dataset.name,
+            "content": fingerprint,
+            "uris": dataset.table["uri"].to_list(),
+        }
+    )
+
+    def write(work: Work) -> None:
+        save_table(work.folder, dataset)
+        work.write(
+            LoadedData(
+                name=dataset.name, classes=dataset.classes, rows=len(dataset.table), fingerprint=fingerprint
+            )
+        )
+
+    return key, write
+
+
+def check(context: StageContext) -> CheckedData:
+    """Look at every file, drop what cannot be used, fill in the splits. Strategy: check."""
+    loaded = context.read("data", LoadedData)
+    dataset = load_table(context.folder("data"), loaded)
+    strategy = cast(DataCheck, context.build("check"))
+    context.progress(0, 0, f"opening {loaded.rows:,} images")
+    limits = CheckLimits(max_pixels=context.option("max_pixels"))
+    report = strategy.check(dataset, limits)
+    kept = apply_report(dataset, report, max_bad_share=context.option("max_bad_share"))
+    split = assign_splits(
+        kept, validation=context.option("validation"), test=context.option("test"), seed=context.job.seed
+    )
+    for name in ("train", "test"):
+        if not len(split.rows(split=name, domain=SOURCE)):
+            raise UserError(
+                f"no images are left for the {name} split",
+                where=dataset.name,
+                hint="add images, or change data.test",
+            )
+    save_table(context.work.folder, split)
+    counts: dict[str, dict[str, int]] = {}
+    for domain, part, label in split.table.select("domain", "split", "label").rows():
+        place = counts.setdefault(f"{domain}/{part}", {})
+        place[label or "(no label)"] = place.get(label or "(no label)", 0) + 1
+    report = report.model_copy(
+        update={
+            "rows": len(split.table),
+            "dropped": len(dataset.table) - len(split.table),
+            "classes": split.classes,
+            "counts": {place: dict(sorted(found.items())) for place, found in sorted(counts.items())},
+        }
+    )
+    return CheckedData(
+        name=split.name, classes=split.classes, rows=len(split.table), fingerprint=split.fingerprint,
+        has_target=split.has_target, report=report,
+    )  # fmt: skip
+
+
+def pixels(context: StageContext) -> PixelFiles:
+    """Decode every image once, for all input sizes. Option: preprocess, a list of Preprocess documents."""
+    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
+    rules = [Preprocess.model_validate(document) for document in context.option("preprocess")]
+    files = decode(
+        dataset.table["uri"].to_list(), rules, folder=context.work.folder, max_pixels=context.option("max_pixels"),
+        on_progress=lambda done, total: context.progress(done, total, "decoding"),
+    )  # fmt: skip
+    return PixelFiles(files={key: path.name for key, path in files.items()}, images=len(dataset.table))

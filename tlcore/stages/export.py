@@ -1,0 +1,93 @@
+"""Stages that write the file and hold it against the model."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+
+from tlcore.data.images import open_rgb, to_pixels
+from tlcore.export.gate import check_metadata, check_parity, enforce, select_images
+from tlcore.export.session import FileSession
+from tlcore.protocols import Exporter, ExportJob
+from tlcore.stages.base import StageContext
+from tlcore.stages.networks import load_network
+from tlcore.stages.tables import load_table, pixels_for, rows_of
+from tlcore.stages.values import AdaptedModel, CheckedData, Trained
+from tlcore.training.predict import predict
+from tlcore.values import SOURCE, TARGET, Checkpoint, Exported, Parity
+
+__all__ = ["checkpoint_of", "export", "parity"]
+
+_BATCH = 64
+
+
+def checkpoint_of(context: StageContext, name: str) -> Checkpoint:
+    """The checkpoint in an input that is a `train` or an `adapt` result."""
+    if context.ref(name).stage == "adapt":
+        return context.read(name, AdaptedModel).checkpoint
+    return context.read(name, Trained).checkpoint
+
+
+def export(context: StageContext) -> Exported:
+    """Write the chosen network to a file. Strategies: source, exporter. Provenance goes into its metadata."""
+    checkpoint = checkpoint_of(context, "model")
+    network = load_network(context, "model", checkpoint)
+    context.progress(0, 0, "writing and proving the graph")
+    candidate = checkpoint.candidate
+    metadata = {
+        **context.job.provenance,
+        "source_model": candidate.name, "architecture": candidate.architecture, "licence": candidate.licence,
+        "pretrained_on": candidate.pretrained_on, "strategy": checkpoint.strategy,
+        "data_fingerprint": context.read("data", CheckedData).fingerprint, "torch_version": torch.__version__,
+    }  # fmt: skip
+    exporter = cast(Exporter, context.build("exporter"))
+    return exporter.export(
+        ExportJob(network, checkpoint.preprocess, checkpoint.classes, metadata, context.work.folder)
+    )
+
+
+def parity(context: StageContext) -> Parity:
+    """The file against the network on real images. Option: tolerance. Strategies: source, exporter.
+
+    The network sees the pixels that training saw. The file sees the image files anew, prepared by the rule
+    that is saved in the file, so that a wrong rule shows as a difference.
+
+    Raises:
+        GateError: they differ; nothing is promoted.
+    """
+    checkpoint, exported = checkpoint_of(context, "model"), context.read("file", Exported)
+    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
+    domain = TARGET if dataset.has_target else SOURCE
+    validation = [int(row) for row in rows_of(dataset, "val", domain)]
+    others = [int(row) for split in ("test", "train") for row in rows_of(dataset, split, domain)]
+    if domain == TARGET:
+        others += [int(row) for row in rows_of(dataset, "val", SOURCE)]
+    rows = np.array(select_images(validation, others), dtype=np.int64)
+    path = context.folder("file") / exported.path
+    preprocess = checkpoint.preprocess
+    if exported.format == "onnx":
+        found = FileSession(path).metadata
+        check_metadata(found, preprocess, checkpoint.classes, where=exported.path)
+        preprocess = found.preprocess
+    uris = dataset.table["uri"].gather(rows).to_list()
+    exporter = cast(Exporter, context.build("exporter"))
+    answers = []
+    for start in range(0, len(rows), _BATCH):
+        images = [
+            to_pixels(open_rgb(uri, max_pixels=context.option("max_pixels")), preprocess)
+            for uri in uris[start : start + _BATCH]
+        ]
+        answers.append(exporter.predict(path, np.stack(images)))
+        context.progress(min(start + _BATCH, len(rows)), len(rows), "file against model")
+    network = load_network(context, "model", checkpoint)
+    _, expected = predict(network, pixels_for(context, checkpoint.preprocess), rows, checkpoint.preprocess)
+    ids = dataset.table["sample_id"].gather(rows).to_list()
+    # Labels of target images other than the test split's may be counted here: nothing is chosen by them.
+    labels = [dataset.labels()[row] for row in rows]
+    result = check_parity(
+        expected, np.concatenate(answers), labels, ids, tolerance=context.option("tolerance")
+    )
+    enforce(result, expected, np.concatenate(answers), ids, checkpoint.classes, where=exported.path)
+    return result

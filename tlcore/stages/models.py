@@ -1,0 +1,124 @@
+"""Stages from model sources to a ranking."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcore.errors import UserError
+from tlcore.protocols import Evidence, ModelSource, Scorer
+from tlcore.registry import Registry
+from tlcore.stages.base import Progress, StageContext, StageJob
+from tlcore.stages.tables import load_table, pixels_for, rows_of
+from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
+from tlcore.store import Store, Work, content_key
+from tlcore.values import Candidate, Dataset, Ranked, Ranking
+
+__all__ = ["candidates", "features", "rank_candidates", "score"]
+
+
+def candidates(
+    store: Store, registry: Registry, job: StageJob, progress: Progress
+) -> tuple[str, Callable[[Work], None]]:
+    """List the candidates of all model sources, in order. One candidate named twice counts once."""
+    found: dict[str, Candidate] = {}
+    for role, choice in job.strategies.items():
+        progress(0, 0, f"listing {choice.name}")
+        source = cast(
+            ModelSource, registry.build(choice.kind, choice.name, choice.options, where=f"[models] {role}")
+        )
+        for candidate in source.candidates():
+            known = found.get(candidate.name)
+            if known is None or (known.skipped and not candidate.skipped):
+                found[candidate.name] = candidate
+            elif not candidate.skipped and candidate.weights_sha256 != known.weights_sha256:
+                # Two sources, one name, different weights: keep both apart.
+                renamed = candidate.model_copy(update={"name": f"{choice.name}:{candidate.name}"})
+                found[renamed.name] = renamed
+    if not any(candidate.skipped is None for candidate in found.values()):
+        reasons = "; ".join(f"{candidate.name}: {candidate.skipped}" for candidate in found.values())
+        raise UserError(
+            f"no source model can take part: {reasons or 'none was found'}",
+            where="[models]",
+            hint="name other models with --models",
+        )
+    entries = tuple(found.values())
+    key = content_key(
+        {"stage": "candidates", "entries": [candidate.model_dump(mode="json") for candidate in entries]}
+    )
+    return key, lambda work: work.write(CandidateList(entries=entries))
+
+
+def _sample(dataset: Dataset, limit: int, seed: int) -> tuple[NDArray[np.int64], bool]:
+    """Labelled source training rows, at most `limit`, the same share of every class."""
+    rows = rows_of(dataset, "train", labelled=True)
+    if len(rows) <= limit:
+        return rows, True
+    labels = np.asarray(dataset.labels())[rows]
+    draw = np.random.default_rng(seed)
+    chosen = [
+        draw.permutation(rows[labels == label])[: max(2, round(limit * (labels == label).mean()))]
+        for label in np.unique(labels)
+    ]
+    return np.sort(np.concatenate(chosen)), False
+
+
+def features(context: StageContext) -> FeatureFiles:
+    """Features of the labelled training images by one candidate. Options: candidate, max_images."""
+    from tlcore.features.extract import extract
+    from tlcore.features.files import save_features
+
+    candidate = Candidate.model_validate(context.option("candidate"))
+    if candidate.preprocess is None:
+        raise UserError("the candidate says no input size", where=candidate.name)
+    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
+    rows, complete = _sample(dataset, context.option("max_images"), context.job.seed)
+    network = cast(ModelSource, context.build("source")).build(candidate)
+    pixels = pixels_for(context, candidate.preprocess)
+    started = time.monotonic()
+    extracted = extract(
+        network, pixels[rows], candidate.preprocess, head=True, name=candidate.name, device=context.job.device,
+        on_progress=lambda done, total: context.progress(done, total, "features"),
+    )  # fmt: skip
+    seconds = max(time.monotonic() - started, 1e-9)
+    save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(rows).to_list())
+    return FeatureFiles(
+        images=len(rows), dim=extracted.features.shape[1], complete=complete,
+        images_per_second=round(len(rows) / seconds, 2), source_head=extracted.probabilities is not None,
+    )  # fmt: skip
+
+
+def score(context: StageContext) -> Ranked:
+    """All scores of one candidate. Options: candidate, replicates. Strategies: any role is a scorer."""
+    from tlcore.features.files import load_features
+    from tlcore.features.moments import Moments
+    from tlcore.selection.ranking import score_candidate
+
+    candidate = Candidate.model_validate(context.option("candidate"))
+    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
+    stored = load_features(context.folder("features"))
+    label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
+    labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
+    context.progress(0, 0, "scoring")
+    evidence = Evidence(
+        moments=Moments.of(stored.features, labels, len(dataset.classes), stored.probabilities), labels=labels,
+        features=lambda: stored.features, source_probabilities=lambda: stored.probabilities, seed=context.job.seed,
+    )  # fmt: skip
+    scorers = [cast(Scorer, context.build(role)) for role in context.job.strategies]
+    return score_candidate(
+        scorers, evidence, candidate, replicates=context.option("replicates"),
+        images_per_second=context.read("features", FeatureFiles).images_per_second,
+    )  # fmt: skip
+
+
+def rank_candidates(context: StageContext) -> Ranking:
+    """Order the scored candidates. Options: scorers (names), images, left_out (Ranked documents of the others)."""
+    from tlcore.selection.ranking import rank
+
+    entries = [context.store.read(ref, Ranked) for ref in context.refs("scores")]
+    entries += [Ranked.model_validate(document) for document in context.option("left_out")]
+    return rank(entries, scorers=context.option("scorers"), images=context.option("images"))

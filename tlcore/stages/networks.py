@@ -1,0 +1,75 @@
+"""Networks of stages: built from a candidate, saved and loaded as checkpoints, run on rows of the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tlcore.errors import UserError
+from tlcore.protocols import ModelSource
+from tlcore.stages.base import StageContext
+from tlcore.training.network import Network, make_network
+from tlcore.training.streams import draw_seed
+from tlcore.values import Candidate, Checkpoint, Preprocess
+
+__all__ = [
+    "WEIGHTS",
+    "build_network",
+    "load_network",
+    "load_predictions",
+    "preprocess_of",
+    "save_predictions",
+    "save_weights",
+]
+
+WEIGHTS = "weights.safetensors"
+_PREDICTIONS = "predictions.npz"
+
+
+def preprocess_of(candidate: Candidate) -> Preprocess:
+    if candidate.preprocess is None:
+        raise UserError("the candidate says no input size", where=candidate.name)
+    return candidate.preprocess
+
+
+def build_network(
+    context: StageContext, candidate: Candidate, classes: int, *, pretrained: bool = True
+) -> Network:
+    """Backbone from the model source in role "source", and a head of `classes`. Random weights follow the seed."""
+    source = cast(ModelSource, context.build("source"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(draw_seed(context.job.seed, "network"))
+        backbone = source.build(candidate, classes=0, pretrained=pretrained)
+    return make_network(backbone, classes, preprocess=preprocess_of(candidate))
+
+
+def save_weights(folder: Path, network: Network) -> None:
+    from safetensors.torch import save_file
+
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    save_file(state, folder / WEIGHTS)
+
+
+def load_network(context: StageContext, name: str, checkpoint: Checkpoint) -> Network:
+    """The trained network in the input `name`, on the CPU, in eval mode."""
+    from safetensors.torch import load_file
+
+    network = build_network(context, checkpoint.candidate, len(checkpoint.classes), pretrained=False)
+    network.load_state_dict(load_file(context.folder(name) / checkpoint.weights))
+    return network.eval()
+
+
+def save_predictions(folder: Path, rows: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+    np.savez(folder / _PREDICTIONS, rows=rows, probabilities=probabilities)
+
+
+def load_predictions(folder: Path, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Probabilities [n, K] of the given rows of the table."""
+    with np.load(folder / _PREDICTIONS, allow_pickle=False) as stored:
+        place = {int(row): position for position, row in enumerate(stored["rows"])}
+        probabilities: NDArray[np.float32] = stored["probabilities"][[place[int(row)] for row in rows]]
+    return probabilities

@@ -1,0 +1,87 @@
+"""What single stages leave in the store beside their files."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Value
+
+__all__ = [
+    "AdaptedModel",
+    "CandidateList",
+    "CheckedData",
+    "Evaluation",
+    "FeatureFiles",
+    "LoadedData",
+    "PixelFiles",
+    "Trained",
+]
+
+
+class LoadedData(Value):
+    """The table as it was found: table.parquet."""
+
+    name: str
+    classes: tuple[str, ...]
+    rows: int
+    fingerprint: str
+
+
+class CheckedData(Value):
+    """The table that the run works on, every split filled in: table.parquet."""
+
+    name: str
+    classes: tuple[str, ...]
+    rows: int
+    fingerprint: str
+    has_target: bool
+    report: DataReport
+
+
+class CandidateList(Value):
+    entries: tuple[Candidate, ...]
+
+
+class PixelFiles(Value):
+    """uint8 pixels of all rows in table order, one file per decode key."""
+
+    files: dict[str, str]
+    images: int
+
+
+class FeatureFiles(Value):
+    """Features of (a stratified sample of) the labelled training images: see tlcore.features.files."""
+
+    images: int
+    dim: int
+    complete: bool = Field(description="all labelled training images, not a sample")
+    images_per_second: float
+    source_head: bool
+
+
+class Trained(Value):
+    """A trained network: weights.safetensors, and predictions.npz (rows int64 [n], probabilities float32 [n, K])
+    of all images outside the training splits."""
+
+    checkpoint: Checkpoint
+    validation: float = Field(description="accuracy on labelled source validation images")
+    seconds: float
+
+
+class AdaptedModel(Value):
+    """An adapted network, files as for `Trained`, beside the source-only model it started from."""
+
+    checkpoint: Checkpoint
+    adapted: Adapted
+    source_only: Adapted
+    source_only_classes: int
+    target_images: int
+
+
+class Evaluation(Value):
+    """The result on test images that nothing was chosen on."""
+
+    metrics: Metrics
+    baselines: tuple[Comparison, ...]
+    domain: str
+    warnings: tuple[str, ...] = ()
