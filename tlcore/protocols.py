@@ -44,7 +44,8 @@ class Card:
         licence: SPDX name of the strategy's licence.
         api: the hook API it was written for (`tlcore.hookspecs.HOOK_API`).
         traits: what it needs: "features", "source-probabilities" (scorers); "source-data",
-            "target-data", "target-labels" (adapters, tuners).
+            "target-data", "target-labels" (adapters, tuners). What it promises: "rotation-invariant"
+            (scorers: the same score for F Q, Q orthogonal; its spread then costs far less).
     """
 
     name: str
