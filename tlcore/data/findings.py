@@ -23,6 +23,7 @@ __all__ = [
 
 _SHOWN = 5
 _NO_SPLIT = "none"
+_NO_LABEL = "(no label)"
 Severity = Literal["error", "warning", "info"]
 
 _BAD = {
@@ -234,10 +235,10 @@ def class_problems(
 
 
 def class_counts(table: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Rows per "domain/split" and class; "none" stands for a row without a split, "" for one without a label."""
+    """Rows per "domain/split" and class; "none" stands for a row without a split, "(no label)" for one without a label."""
     counts: dict[str, dict[str, int]] = {}
     grouped = (
-        table.with_columns(pl.col("split").fill_null(_NO_SPLIT), pl.col("label").fill_null(""))
+        table.with_columns(pl.col("split").fill_null(_NO_SPLIT), pl.col("label").fill_null(_NO_LABEL))
         .group_by("domain", "split", "label")
         .len()
         .sort("domain", "split", "label")

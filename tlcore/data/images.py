@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tlcore.data.image_file import MAX_PIXELS, BadImage, open_rgb
+from tlcore.data.image_file import IMAGE_SUFFIXES, MAX_PIXELS, BadImage, ImageFacts, inspect, open_rgb
 from tlcore.errors import UserError
 from tlcore.values import Preprocess
 
-__all__ = ["MAX_PIXELS", "BadImage", "decode", "load_pixels", "open_rgb", "to_pixels"]
+__all__ = [
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "decode", "inspect", "load_pixels", "open_rgb", "to_pixels",
+]  # fmt: skip
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
