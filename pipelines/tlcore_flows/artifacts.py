@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tlcore.stages.base import StageJob, StageResult
 from tlcore.store import Store
+from tlcore.values import DataReport, Parity, Ranking, Ref, RunRecord
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ["ProgressArtifact", "key", "publish"]
+__all__ = ["ProgressArtifact", "data_report", "key", "publish"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,3 +55,148 @@ class ProgressArtifact:
 
 def publish(job: StageJob, result: StageResult, store: Store) -> None:
     """Create the artifacts of a finished stage. One that fails is logged and never ends a run."""
+    make = _MAKERS.get(job.stage)
+    if make is None or not _in_a_run():
+        return
+    try:
+        make(job, result.ref, store)
+    except Exception:  # noqa: BLE001 - an artifact is a courtesy; the result is in the store
+        _log.warning("no artifact for %s", job.label, exc_info=True)
+
+
+def _in_a_run() -> bool:
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
+
+
+def _data_report(job: StageJob, ref: Ref, store: Store) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
+    from tlcore.stages.values import CheckedData
+
+    create_markdown_artifact(data_report(store.read(ref, CheckedData).report), key="data-report")
+
+
+def data_report(report: DataReport) -> str:
+    """The data report as Markdown; names are escaped, since they come from strangers."""
+    lines = [f"{report.rows:,} images, {report.dropped:,} dropped, {len(report.classes)} classes", ""]
+    places = list(report.counts)
+    if places:
+        lines += ["| class | " + " | ".join(map(_cell, places)) + " |", "|---" * (len(places) + 1) + "|"]
+        for name in report.classes:
+            counts = (str(report.counts[place].get(name, 0)) for place in places)
+            lines.append(f"| {_cell(name)} | " + " | ".join(counts) + " |")
+        lines.append("")
+    if report.problems:
+        lines += ["| | finding | count | examples |", "|---|---|---|---|"]
+        for problem in report.problems:
+            examples = ", ".join(map(_cell, problem.examples))
+            lines.append(
+                f"| {problem.severity} | {_cell(problem.message)} | {problem.count:,} | {examples} |"
+            )
+    else:
+        lines.append("No problem was found.")
+    return "\n".join(lines)
+
+
+def _ranking(job: StageJob, ref: Ref, store: Store) -> None:
+    from prefect.artifacts import create_image_artifact, create_table_artifact
+
+    from tlcore.report import figures
+    from tlcore.report.drawing import data_uri
+
+    ranking = store.read(ref, Ranking)
+    rows = [
+        {
+            "rank": entry.rank,
+            "candidate": entry.candidate,
+            **{name: entry.scores.get(name) for name in ranking.scorers},
+            "parameters": entry.params,
+            "note": entry.skipped or "; ".join(entry.notes),
+        }
+        for entry in ranking.entries
+    ]
+    create_table_artifact(rows, key="ranking", description="from best to worst, higher scores are better")
+    for scorer in ranking.scorers:
+        if any(scorer in entry.scores for entry in ranking.entries):
+            figure = figures.scores(ranking, scorer)
+            create_image_artifact(
+                data_uri(figure), key=key("ranking", scorer), description=f"{scorer} per candidate"
+            )
+
+
+def _curves(job: StageJob, ref: Ref, store: Store) -> None:
+    from prefect.artifacts import create_image_artifact
+
+    from tlcore.report.curves import curves
+    from tlcore.report.drawing import data_uri
+    from tlcore.stages.values import AdaptedModel, Trained
+
+    found = store.read(ref, AdaptedModel if job.stage == "adapt" else Trained)
+    history = found.checkpoint.history
+    if len(history) > 1:  # a probe that is solved in closed form has no curve
+        figure = curves({job.label: history}, job.label)
+        create_image_artifact(data_uri(figure), key=key("curves", job.label), description=job.label)
+
+
+def _evaluation(job: StageJob, ref: Ref, store: Store) -> None:
+    if job.subject:  # a trial: its accuracy is in the run card
+        return
+    from prefect.artifacts import create_image_artifact, create_table_artifact
+
+    from tlcore.report import figures
+    from tlcore.report.drawing import data_uri
+    from tlcore.stages.values import Evaluation
+
+    found = store.read(ref, Evaluation)
+    rows: list[dict[str, object]] = [
+        {"what": "result", "accuracy": found.metrics.accuracy, "difference": None}
+    ]
+    for one in found.baselines:
+        rows.append({"what": one.baseline, "accuracy": one.accuracy, "difference": one.difference})
+    create_table_artifact(rows, key="evaluation", description=f"{found.metrics.images} test images")
+    classes = tuple(found.metrics.per_class)
+    if found.metrics.confusion and len(classes) <= figures.MANY:
+        figure = figures.confusion_matrix(classes, found.metrics.confusion)
+        create_image_artifact(
+            data_uri(figure), key="confusion-matrix", description="true class by predicted class"
+        )
+
+
+def _parity(job: StageJob, ref: Ref, store: Store) -> None:
+    from prefect.artifacts import create_table_artifact
+
+    document = store.read(ref, Parity).model_dump(mode="json", exclude={"worst"})
+    rows = [{"what": name.replace("_", " "), "value": value} for name, value in document.items()]
+    create_table_artifact(rows, key="parity", description="the exported file against the model")
+
+
+def _card(job: StageJob, ref: Ref, store: Store) -> None:
+    from prefect.artifacts import create_markdown_artifact
+
+    record = store.read(ref, RunRecord)
+    accuracy, interval = record.metrics.accuracy, record.metrics.accuracy_ci
+    create_markdown_artifact(
+        f"**{_cell(record.chosen.candidate)}, {_cell(record.chosen.strategy)}**: test accuracy {accuracy:.1%} "
+        f"({interval.low:.1%} to {interval.high:.1%})\n\n"
+        f"- run card: `{record.card}`\n- model: `{record.onnx}`\n- `tlcore runs open {record.run_id}`",
+        key="run-card",
+        description=f"run {record.run_id}",
+    )
+
+
+def _cell(text: str) -> str:
+    """Text of a stranger inside a Markdown table: no markup, no new cell, no new row."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", " ".join(text.split()))
+
+
+_MAKERS: dict[str, Callable[[StageJob, Ref, Store], None]] = {
+    "check": _data_report,
+    "rank": _ranking,
+    "train": _curves,
+    "adapt": _curves,
+    "evaluate": _evaluation,
+    "parity": _parity,
+    "card": _card,
+}

@@ -1,0 +1,271 @@
+"""Flags of `tlcore run` and `tlcore rank`: one row per option of RunConfig, and how they become a document.
+
+A flag's help is the title, description, bounds and default of the option it sets, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from tlcore.config import RunConfig, data_choice, load_run_file, model_choice
+from tlcore.errors import UserError
+from tlcore.values import Json
+
+__all__ = ["FLAGS", "Flag", "document", "parameters"]
+
+NOTHING = "none"
+"""What --adapt is given to try no adapter at all."""
+
+
+def _place(text: str) -> str:
+    """An existing file or folder as an absolute path; a run may go on in another process and folder."""
+    path = Path(text).expanduser()
+    return str(path.resolve()) if path.exists() else text
+
+
+def _data(text: str) -> Json:
+    choice = data_choice(text)
+    choice["options"]["path"] = _place(choice["options"]["path"])
+    return choice
+
+
+def _model(text: str) -> Json:
+    try:
+        choice = model_choice(text)
+    except ValueError as error:
+        raise UserError(str(error), where="--models") from None
+    choice["options"]["spec"] = _place(choice["options"]["spec"])
+    return choice
+
+
+def _value(text: str) -> Json:
+    """A TOML value; what is none is taken as the text it is, so that quotes are not needed twice."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _choice(text: str) -> Json:
+    """NAME or NAME:key=value,key=value -> a strategy with its options."""
+    name, colon, rest = text.partition(":")
+    if not colon:
+        return {"name": name}
+    try:
+        return {"name": name, "options": tomllib.loads(f"options = {{{rest}}}")["options"]}
+    except tomllib.TOMLDecodeError:
+        pass
+    options = {}
+    for part in rest.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UserError(
+                f'"{part}" in "{text}" is no option',
+                hint="write NAME:key=value,key=value; tlcore plugins show NAME",
+            )
+        options[key.strip()] = _value(value.strip())
+    return {"name": name, "options": options}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: its name, the option of RunConfig it sets, its panel in the help, and what text becomes."""
+
+    name: str
+    path: str
+    panel: str
+    metavar: str
+    type: type = str
+    parse: Callable[[Any], Json] = lambda given: given
+    repeat: bool = False
+    rank: bool = True
+    more: str = ""
+
+    @property
+    def parameter(self) -> str:
+        return self.name.removeprefix("--").replace("-", "_")
+
+
+DATA, MODELS, SELECTION = "Data", "Source models", "Selection"
+TRAINING, RESULT, GENERAL = "Fine-tuning and adaptation", "Evaluation and export", "The run"
+
+FLAGS: tuple[Flag, ...] = (
+    Flag("--data", "data.source", DATA, "PATH", parse=_data),
+    Flag("--target", "data.target", DATA, "PATH", parse=_data),
+    Flag("--check", "data.check", DATA, "NAME", parse=_choice),
+    Flag("--validation", "data.validation", DATA, "SHARE", float),
+    Flag("--test", "data.test", DATA, "SHARE", float),
+    Flag("--max-bad-share", "data.max_bad_share", DATA, "SHARE", float),
+    Flag("--max-pixels", "data.max_pixels", DATA, "PIXELS", int),
+    Flag("--models", "models", MODELS, "SPEC", parse=_model, repeat=True),
+    Flag("--scorer", "selection.scorers", SELECTION, "NAME", parse=_choice, repeat=True),
+    Flag("--shortlist", "selection.shortlist", SELECTION, "K", int, rank=False),
+    Flag("--verify-ranking", "selection.verify", SELECTION, "", bool, rank=False),
+    Flag("--replicates", "selection.replicates", SELECTION, "N", int),
+    Flag("--max-images", "selection.max_images", SELECTION, "N", int),
+    Flag("--tuner", "finetune.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),
+    Flag(
+        "--adapt", "adapt.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False, more='"none": none'
+    ),
+    Flag("--validator", "adapt.validator", TRAINING, "NAME", parse=_choice, rank=False),
+    Flag("--source-floor", "adapt.source_floor", TRAINING, "SHARE", float, rank=False),
+    Flag("--bootstrap", "evaluation.replicates", RESULT, "N", int, rank=False),
+    Flag("--scratch", "evaluation.scratch", RESULT, "NAME", parse=_choice, rank=False),
+    Flag("--exporter", "export.exporter", RESULT, "NAME", parse=_choice, rank=False),
+    Flag("--tolerance", "export.tolerance", RESULT, "DIFFERENCE", float, rank=False),
+    Flag("--name", "name", GENERAL, "TEXT"),
+    Flag("--seed", "seed", GENERAL, "N", int),
+    Flag("--threads", "threads", GENERAL, "N", int),
+    Flag("--device", "device", GENERAL, "DEVICE"),
+)
+"""A strategy's NAME may carry options, NAME:key=value,key=value; a flag that repeats replaces the file's list."""
+
+
+def parameters(*, rank: bool) -> dict[str, Any]:
+    """Typer annotations by parameter name, for the flags of `run` or of `rank`."""
+    made: dict[str, Any] = {}
+    for flag in FLAGS:
+        if rank and not flag.rank:
+            continue
+        kind: Any = list[flag.type] if flag.repeat else flag.type  # type: ignore[name-defined]
+        option = typer.Option(
+            f"{flag.name}/--no{flag.name[1:]}" if flag.type is bool else flag.name,
+            metavar=flag.metavar or None,
+            help=describe(flag),
+            rich_help_panel=flag.panel,
+            show_default=False,
+        )
+        made[flag.parameter] = Annotated[kind | None, option]
+    return made
+
+
+def describe(flag: Flag) -> str:
+    """Title, description, bounds and default of the option that the flag sets."""
+    field = _field(flag.path)
+    text = field.title or flag.path
+    for part in (flag.more, field.description):
+        if part:
+            text += f"; {part}" if ": " in text else f": {part}"
+    bounds = _bounds(field)
+    default = _default(field)
+    notes = [note for note in (bounds, default, "repeatable" if flag.repeat else "") if note]
+    # Square brackets would be read as markup.
+    return f"{text} ({', '.join(notes)})" if notes else text
+
+
+def _field(path: str) -> FieldInfo:
+    model: type[BaseModel] = RunConfig
+    *sections, last = path.split(".")
+    for section in sections:
+        annotation = model.model_fields[section].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        model = annotation
+    return next(field for name, field in model.model_fields.items() if last in (name, field.alias))
+
+
+def _bounds(field: FieldInfo) -> str:
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = [
+        f"{words[name]} {_number(value)}"
+        for rule in field.metadata
+        for name in words
+        if isinstance(value := getattr(rule, name, None), int | float)
+    ]
+    return ", ".join(found)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return f"default: {'yes' if value else 'no'}"
+    if isinstance(value, tuple):
+        return "default: " + " ".join(choice.name for choice in value)
+    return f"default: {_number(value) if isinstance(value, int) else getattr(value, 'name', value)}"
+
+
+def _number(value: float) -> str:
+    """Thousands apart: 100 000 000."""
+    return f"{value:,}".replace(",", " ")
+
+
+def document(
+    file: Path | None, given: Mapping[str, Any], settings: Iterable[str], *, allow_download: bool
+) -> dict[str, Json]:
+    """The configuration as plain data: the run file, then the flags that were given, then --set.
+
+    Raises:
+        UserError: no such file, not TOML, or a malformed flag.
+    """
+    made = load_run_file(file) if file is not None else {}
+    for flag in FLAGS:
+        value = given.get(flag.parameter)
+        if value is None or value == []:
+            continue
+        if flag.repeat:
+            nothing = flag.name == "--adapt" and value == [NOTHING]
+            _set(made, flag.path, [] if nothing else [flag.parse(one) for one in value])
+        else:
+            _set(made, flag.path, flag.parse(value))
+    for setting in settings:
+        path, equals, value = setting.partition("=")
+        if not equals or not path.strip():
+            raise UserError(f'--set "{setting}" sets nothing', hint="write --set section.key=value")
+        _set(made, path.strip(), _value(value.strip()))
+    if allow_download:
+        _allow_download(made)
+    made.setdefault("name", _name(made))
+    return made
+
+
+def _set(made: dict[str, Any], path: str, value: Json) -> None:
+    """Set made[a][b][c] for "a.b.c". `try` is what files call the strategies of a section."""
+    *sections, last = path.split(".")
+    place = made
+    for section in sections:
+        inner = place.get(section)
+        if not isinstance(inner, dict):
+            inner = place[section] = {} if inner is None else _as_table(inner)
+        place = inner
+    if last == "try":
+        place.pop("strategies", None)
+    place[last] = value
+
+
+def _as_table(value: Json) -> dict[str, Json]:
+    """A strategy that stands there by name alone gets a table for its options."""
+    if isinstance(value, str):
+        return {"name": value}
+    raise UserError(f"--set goes into {value!r}, which is no table", hint="write --set section.key=value")
+
+
+def _allow_download(made: dict[str, Any]) -> None:
+    models = made.get("models")
+    if not isinstance(models, list):
+        return
+    for index, entry in enumerate(models):
+        choice = _model(entry) if isinstance(entry, str) else entry
+        if isinstance(choice, dict) and choice.get("name") == "timm":
+            options = choice.setdefault("options", {})
+            options["allow_download"] = True
+            models[index] = choice
+
+
+def _name(made: Mapping[str, Any]) -> str:
+    """A run without a name is called after its data."""
+    data = made.get("data")
+    source = data.get("source") if isinstance(data, dict) else None
+    options = source.get("options", source) if isinstance(source, dict) else {}
+    path = options.get("path") if isinstance(options, dict) else None
+    return (Path(path).stem if isinstance(path, str) else "")[:80] or "run"

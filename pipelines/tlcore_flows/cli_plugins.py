@@ -1,0 +1,139 @@
+"""`tlcore plugins` and `tlcore plugins show NAME`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from tlcore.errors import UnknownName
+from tlcore.protocols import KINDS
+from tlcore.registry import Entry, Registry
+from tlcore_flows.cli_errors import print_json
+from tlcore_flows.cli_tables import console, table
+
+__all__ = ["apps"]
+
+_plugins = typer.Typer(
+    add_completion=False, help="List the installed strategies, or show one with its options."
+)
+apps = {"plugins": _plugins}
+
+_AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _registry() -> Registry:
+    """The registry, with its index where the store is; looking around makes no store."""
+    root = Path(os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+    return Registry.discover(cache_folder=root if root.is_dir() else None)
+
+
+@_plugins.callback(invoke_without_command=True)
+def _list(
+    context: typer.Context,
+    kind: Annotated[
+        str | None, typer.Option("--kind", metavar="KIND", help=f"Only these: {', '.join(KINDS)}")
+    ] = None,
+    as_json: _AsJson = False,
+    debug: _Debug = False,
+) -> None:
+    """List the installed strategies, or show one with its options."""
+    if context.invoked_subcommand is not None:
+        return
+    if kind is not None and kind not in KINDS:
+        raise UnknownName("kind of strategy", kind, KINDS, where="--kind")
+    entries = [entry for entry in _registry().entries if kind is None or entry.kind == kind]
+    if as_json:
+        print_json({"plugins": [_document(entry) for entry in entries]})
+        return
+    made = table("kind", "name", "what it does", "distribution")
+    for entry in entries:
+        good = entry.status == "ok"
+        summary = entry.summary if good else f"{entry.status}: {entry.error}"
+        cells = (entry.kind, entry.name, summary, f"{entry.distribution} {entry.version}")
+        made.add_row(*(Text(cell) for cell in cells), style=None if good else "red")
+    console().print(made)
+
+
+@_plugins.command("show")
+def _show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `tlcore plugins`.")],
+    as_json: _AsJson = False,
+    debug: _Debug = False,
+) -> None:
+    """Show a strategy: what it is, where it comes from, its options with bounds and defaults."""
+    entries = _registry().entries
+    found = [entry for entry in entries if entry.name == name]
+    if not found:
+        known = {entry.name for entry in entries if entry.name}
+        raise UnknownName("strategy", name, known, hint="List them with: tlcore plugins")
+    if as_json:
+        print_json({"plugins": [_document(entry) for entry in found]})
+        return
+    for entry in found:
+        _print(entry)
+
+
+def _print(entry: Entry) -> None:
+    out = console()
+    out.print(Text(f"{entry.kind} {entry.name}", style="bold"))
+    out.print(Text(entry.summary))
+    rows = {
+        "reference": entry.reference,
+        "licence": entry.licence,
+        "needs": ", ".join(entry.traits),
+        "from": f"{entry.distribution} {entry.version}, {entry.module}",
+        entry.status: entry.error,
+    }
+    for label, text in rows.items():
+        if text:
+            out.print(Text(f"  {label:<10} {text}"), soft_wrap=True)
+    options = entry.schema.get("properties", {})
+    if options:
+        made = table("option", "type", "default", "meaning")
+        required = entry.schema.get("required", [])
+        for name, schema in options.items():
+            default = "required" if name in required else _text(schema.get("default"))
+            about = schema.get("description") or ""
+            cells = (name, _type(schema, entry.schema.get("$defs", {})), default, about)
+            made.add_row(*(Text(cell) for cell in cells))
+        out.print(made)
+
+
+def _text(value: Any) -> str:
+    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
+    """A JSON schema's type and bounds in a few words."""
+    if "$ref" in schema:
+        return _type(definitions.get(schema["$ref"].rpartition("/")[2], {}), definitions)
+    if "enum" in schema:
+        return " | ".join(map(str, schema["enum"]))
+    if "anyOf" in schema:
+        kinds = [_type(part, definitions) for part in schema["anyOf"] if part.get("type") != "null"]
+        return " | ".join(kinds)
+    words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {schema[key]}" for key, sign in words.items() if key in schema]
+    return " ".join([str(schema.get("type", "any")), ", ".join(bounds)]).strip()
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "summary": entry.summary,
+        "reference": entry.reference,
+        "licence": entry.licence,
+        "traits": list(entry.traits),
+        "distribution": entry.distribution,
+        "version": entry.version,
+        "module": entry.module,
+        "status": entry.status,
+        "error": entry.error,
+        "options": entry.schema,
+    }

@@ -1,0 +1,191 @@
+"""`tlcore run` and `tlcore rank`."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tlcore.config import RunConfig, parse_config
+from tlcore.values import Ranking, RunRecord
+from tlcore_flows import cli_flags, strategies
+from tlcore_flows.cli_errors import print_json
+from tlcore_flows.opened import open_registry, open_store
+from tlcore_flows.terminal import Terminal
+
+__all__ = ["apps", "flows"]
+
+_RunFile = Annotated[
+    Path | None,
+    typer.Argument(metavar="[RUN.toml]", help="Run file; flags override it.", show_default=False),
+]
+_AllowDownload = Annotated[
+    bool,
+    typer.Option(
+        "--allow-download",
+        help="Let timm models fetch weights from the hub; without it only what the local hub cache holds.",
+        rich_help_panel=cli_flags.MODELS,
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Any option of a run file, with a TOML value: --set evaluation.replicates=200 (repeatable)",
+        rich_help_panel=cli_flags.GENERAL,
+        show_default=False,
+    ),
+]
+_StorePlace = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="FOLDER",
+        help="Run store: results, cache, and what a killed run resumes from (default: $TLCORE_HOME, else .tlcore)",
+        rich_help_panel=cli_flags.GENERAL,
+        show_default=False,
+    ),
+]
+_AsJson = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=cli_flags.GENERAL),
+]
+_Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Show the log of Prefect too.", rich_help_panel=cli_flags.GENERAL),
+]
+_Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug", help="Show tracebacks, and all of Prefect's log.", rich_help_panel=cli_flags.GENERAL
+    ),
+]
+_FRAME: dict[str, tuple[Any, Any]] = {
+    "file": (_RunFile, None),
+    "allow_download": (_AllowDownload, False),
+    "settings": (_Settings, None),
+    "store": (_StorePlace, None),
+    "as_json": (_AsJson, False),
+    "verbose": (_Verbose, False),
+    "debug": (_Debug, False),
+}
+"""Parameters that are no option of RunConfig, with their defaults."""
+
+
+def _command(work: Callable[[Mapping[str, Any]], None], *, rank: bool, help: str) -> typer.Typer:
+    """An app of one command whose parameters are the flags of RunConfig and those of the frame."""
+    flags = cli_flags.parameters(rank=rank)
+    annotations = {name: kind for name, (kind, _) in _FRAME.items() if name == "file"}
+    annotations |= flags
+    annotations |= {name: kind for name, (kind, _) in _FRAME.items() if name != "file"}
+
+    def command(**given: Any) -> None:
+        work(given)
+
+    command.__annotations__ = annotations
+    command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=_FRAME[name][1] if name in _FRAME else None,
+                annotation=kind,
+            )
+            for name, kind in annotations.items()
+        ]
+    )
+    app = typer.Typer(add_completion=False)
+    app.command(help=help)(command)
+    return app
+
+
+def _prepare(given: Mapping[str, Any]) -> tuple[RunConfig, Path]:
+    """The checked configuration and the store's root; nothing slow has been imported or started yet."""
+    file: Path | None = given["file"]
+    made = cli_flags.document(file, given, given["settings"] or (), allow_download=given["allow_download"])
+    config = parse_config(made, where=str(file) if file is not None else "command line")
+    store = open_store(_root(given["store"]))
+    strategies.check(config, open_registry(store.root))
+    return config, store.root
+
+
+def _root(given: Path | None) -> Path:
+    return Path(given or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+
+
+@contextlib.contextmanager
+def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
+    """In here flows can be called: progress goes to stderr, there is a Prefect server, flows find the store."""
+    from tlcore_flows import observe, server
+
+    os.environ["TLCORE_HOME"] = str(root)
+    server.quiet_environment(verbose=verbose, debug=debug)
+    with (
+        observe.on_terminal(verbose=verbose or debug) as terminal,
+        server.session(root, say=terminal.say, preload=_preload),
+    ):
+        yield terminal
+
+
+def _preload() -> None:
+    """What a run needs and takes seconds to import, while the server starts on the other core."""
+    import timm  # noqa: F401
+    import torch  # noqa: F401
+
+    import tlcore_flows.transfer  # noqa: F401
+
+
+def _run(given: Mapping[str, Any]) -> None:
+    config, root = _prepare(given)
+    with flows(root, verbose=given["verbose"], debug=given["debug"]):
+        from tlcore_flows.transfer import transfer
+
+        document = transfer(config)
+    record = RunRecord.model_validate(document)
+    if given["as_json"]:
+        from tlcore.report.document import run_document
+
+        print_json(run_document(record))
+    else:
+        from tlcore_flows import cli_tables
+
+        cli_tables.print_run(record)
+
+
+def _rank(given: Mapping[str, Any]) -> None:
+    config, root = _prepare(given)
+    with flows(root, verbose=given["verbose"], debug=given["debug"]):
+        from tlcore_flows.transfer import rank_models
+
+        document = rank_models(config)
+    ranking = Ranking.model_validate(document)
+    if given["as_json"]:
+        from tlcore.report.document import ranking_document
+
+        print_json(ranking_document(ranking))
+    else:
+        from tlcore_flows import cli_tables
+
+        cli_tables.print_ranking(ranking)
+
+
+apps: dict[str, typer.Typer] = {
+    "run": _command(
+        _run,
+        rank=False,
+        help="Images in; a proven ONNX model and the evidence for every choice out.\n\n"
+        "A strategy is named NAME or NAME:key=value,key=value; see `tlcore plugins`. Killed or interrupted, the "
+        "same command goes on where it stopped.",
+    ),
+    "rank": _command(
+        _rank,
+        rank=True,
+        help="Rank source models by measured transferability, and stop there.\n\nNothing is trained.",
+    ),
+}

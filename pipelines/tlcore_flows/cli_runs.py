@@ -1,0 +1,100 @@
+"""`tlcore runs`, `tlcore runs show RUN`, `tlcore runs open RUN`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from tlcore_flows.cli_errors import print_json
+from tlcore_flows.cli_tables import console, percent, print_run, table
+
+if TYPE_CHECKING:
+    from tlcore.store import Store
+
+__all__ = ["apps"]
+
+_runs = typer.Typer(add_completion=False, help="List runs, show one, open its card.")
+apps = {"runs": _runs}
+
+_Run = Annotated[
+    str, typer.Argument(metavar="RUN", help='A run id or its beginning; "last" is the newest complete run.')
+]
+_Place = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="FOLDER", help="Run store (default: $TLCORE_HOME, else .tlcore)"),
+]
+_AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def _store(given: Path | None) -> Store:
+    """The store to look at; it is not made."""
+    from tlcore.store import Store
+
+    root = Path(given or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+    return Store(root)
+
+
+@_runs.callback(invoke_without_command=True)
+def _list(
+    context: typer.Context, store: _Place = None, as_json: _AsJson = False, debug: _Debug = False
+) -> None:
+    """List runs, show one, open its card."""
+    if context.invoked_subcommand is not None:
+        context.obj = store
+        return
+    from tlcore.stages.runs import list_runs
+
+    place = _store(store)
+    found = list_runs(place)
+    if as_json:
+        print_json({"runs": [run.model_dump(mode="json") for run in found]})
+        return
+    if not found:
+        console().print(Text(f"no runs in {place.root}"), soft_wrap=True)
+        return
+    made = table("run", "name", "state", "test accuracy", "chosen", "when (UTC)", right=("test accuracy",))
+    colours = {"completed": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
+    for run in found:
+        chosen = ", ".join(filter(None, (run.candidate, run.strategy)))
+        made.add_row(
+            Text(run.run_id),
+            Text(run.name),
+            Text(run.state, style=colours[run.state]),
+            percent(run.accuracy) if run.accuracy is not None else "",
+            Text(chosen or (run.error or "").partition("\n")[0]),
+            Text(run.created[:16].replace("T", " ")),
+        )
+    console().print(made)
+
+
+@_runs.command("show")
+def _show(
+    context: typer.Context, run: _Run, store: _Place = None, as_json: _AsJson = False, debug: _Debug = False
+) -> None:
+    """Show what a run found."""
+    from tlcore.stages.runs import read_run
+
+    record = read_run(_store(store or context.obj), run)
+    if as_json:
+        from tlcore.report.document import run_document
+
+        print_json(run_document(record))
+    else:
+        print_run(record)
+
+
+@_runs.command("open")
+def _open(context: typer.Context, run: _Run = "last", store: _Place = None, debug: _Debug = False) -> None:
+    """Open a run's card in the browser, and print its path."""
+    from tlcore.stages.runs import read_run
+
+    record = read_run(_store(store or context.obj), run)
+    typer.echo(record.card)
+    if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ):
+        typer.launch(record.card)

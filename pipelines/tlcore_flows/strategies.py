@@ -1,0 +1,61 @@
+"""Every strategy that a configuration names, checked before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tlcore.config import RunConfig, StrategyChoice
+from tlcore.errors import UnknownName, UserError
+from tlcore.registry import Registry
+
+__all__ = ["check", "chosen"]
+
+PLACES = {"image-folder": "path", "manifest": "path", "local": "spec"}
+"""Strategies of plain paths and specs (`tlcore.config.data_choice`, `model_choice`) and the option that holds it."""
+
+
+def chosen(config: RunConfig) -> Iterator[tuple[str, str, StrategyChoice]]:
+    """(where it stands, kind, choice) of every strategy that this run would use."""
+    yield "data.source", "data-source", config.data.source
+    if config.data.target is not None:
+        yield "data.target", "data-source", config.data.target
+    yield "data.check", "data-check", config.data.check
+    for model in config.models:
+        yield "models", "model-source", model
+    for scorer in config.selection.scorers:
+        yield "selection.scorers", "scorer", scorer
+    for tuner in config.finetune.strategies:
+        yield "finetune.try", "tuner", tuner
+    if config.data.target is not None:
+        for adapter in config.adapt.strategies:
+            yield "adapt.try", "adapter", adapter
+        yield "adapt.validator", "validator", config.adapt.validator
+    yield "evaluation.scratch", "tuner", config.evaluation.scratch
+    yield "export.exporter", "exporter", config.export.exporter
+
+
+def check(config: RunConfig, registry: Registry) -> None:
+    """Build every strategy of the configuration once, and look whether plain paths exist.
+
+    Raises:
+        UserError: an unknown strategy, a wrong option (with the nearest name), or a path that is not there.
+        PluginError: a strategy that is broken, offered twice, or written for another hook API.
+    """
+    for where, kind, choice in chosen(config):
+        registry.build(kind, choice.name, choice.options, where=where)
+        option = PLACES.get(choice.name)
+        if option is not None and kind in ("data-source", "model-source"):
+            _check_place(str(choice.options.get(option, "")), where)
+
+
+def _check_place(text: str, where: str) -> None:
+    path = Path(text).expanduser()
+    if not text or path.exists() or "://" in text:
+        return
+    parent = path.parent
+    if parent.is_dir():
+        siblings = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+        error = UnknownName("file or folder", path.name, siblings[:20], where=f"{where} in {parent}")
+        raise error
+    raise UserError("no such file or folder", where=str(path), hint="tlcore run --help")
