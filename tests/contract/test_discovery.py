@@ -176,17 +176,19 @@ def test_a_forgotten_hook_is_told_with_the_hook_to_add(site: Site) -> None:
     assert "defines Sample and registers nothing: add @hookimpl def tlcore_scorers()" in entry.error
 
 
+@pytest.mark.parametrize("plugin", [True, False])
 def test_the_distribution_that_python_would_import_hides_the_one_behind_it(
-    site: Site, tmp_path: Path
+    site: Site, tmp_path: Path, plugin: bool
 ) -> None:
     behind = tmp_path / "behind"
-    site.install(
-        "stranger", {"stranger_module.py": site.scorer("new")}, {"it": "stranger_module"}, version="2.0"
-    )
+    files = {"stranger_module.py": site.scorer("new")}
+    site.install("stranger", files, {"it": "stranger_module"}, version="2.0")
+    if not plugin:
+        (site.folder / "stranger-2.0.dist-info" / "entry_points.txt").unlink()
     site.install("stranger", {"old_module.py": site.scorer("old")}, {"it": "old_module"}, folder=behind)
     sys.path.append(str(behind))
     try:
-        assert [(one.name, one.version) for one in site.listed()] == [("new", "2.0")]
+        assert [(one.name, one.version) for one in site.listed()] == ([("new", "2.0")] if plugin else [])
     finally:
         sys.path.remove(str(behind))
 
