@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tlcore.stages.base import StageJob, StageResult
 from tlcore.store import Store
@@ -43,9 +43,8 @@ class ProgressArtifact:
 
         try:
             if self._id is None:
-                self._id = create_progress_artifact(
-                    percent, key=key("progress", self._label), description=text
-                )
+                made = create_progress_artifact(percent, key=key("progress", self._label), description=text)
+                self._id = cast("UUID", made)  # a coroutine only where a loop runs
             else:
                 update_progress_artifact(self._id, percent, description=text)
         except Exception:  # noqa: BLE001 - progress is a courtesy; the work goes on
@@ -133,8 +132,9 @@ def _curves(job: StageJob, ref: Ref, store: Store) -> None:
     from tlcore.report.drawing import data_uri
     from tlcore.stages.values import AdaptedModel, Trained
 
-    found = store.read(ref, AdaptedModel if job.stage == "adapt" else Trained)
-    history = found.checkpoint.history
+    adapted = job.stage == "adapt"
+    checkpoint = store.read(ref, AdaptedModel).checkpoint if adapted else store.read(ref, Trained).checkpoint
+    history = checkpoint.history
     if len(history) > 1:  # a probe that is solved in closed form has no curve
         figure = curves({job.label: history}, job.label)
         create_image_artifact(data_uri(figure), key=key("curves", job.label), description=job.label)

@@ -161,9 +161,9 @@ def _run(given: Mapping[str, Any]) -> None:
 def _rank(given: Mapping[str, Any]) -> None:
     config, root = _prepare(given)
     with flows(root, verbose=given["verbose"], debug=given["debug"]):
-        from tlcore_flows.transfer import rank_models
+        from tlcore_flows.rank import rank
 
-        document = rank_models(config)
+        document = rank(config)
     ranking = Ranking.model_validate(document)
     if given["as_json"]:
         from tlcore.report.document import ranking_document
