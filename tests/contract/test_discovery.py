@@ -78,6 +78,11 @@ def test_a_built_in_comes_through_the_same_door() -> None:
         ("class Stop(BaseException): pass\nraise Stop('now')", "Stop: now (stranger_module.py, line 2)"),
         ("def (:", "SyntaxError: invalid syntax"),
         ("1 / 0\n" + "x" * 10, "ZeroDivisionError: division by zero (stranger_module.py, line 1)"),
+        (
+            "class Mute(Exception):\n    def __str__(self): raise TypeError('mute')\nraise Mute",
+            "Mute: it cannot say why",
+        ),
+        ("raise OSError('no file a\\udc80')", "OSError: no file a?"),
         ("raise ValueError('a\\n\\nb ' + 'c' * 5000)", "ValueError: a b ccc"),
     ],
 )

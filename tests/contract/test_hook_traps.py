@@ -60,6 +60,7 @@ def test_every_hook_belongs_to_a_kind_or_to_observers_and_says_since_when() -> N
         ('name="NAME"', "name=7", "card.name 7"),
         ('"A constant."', '"  "', "card.summary must be one line"),
         ('"A constant."', '"two\\nlines"', "card.summary must be one line"),
+        ('"A constant."', "'\\udc80'", "card.summary must be one line"),
         ('"none, a sample"', '""', "card.reference must be one line"),
         ('"none, a sample"', '"x", licence=None', "card.licence must be one line"),
         ('"none, a sample"', '"x", api="1"', "card.api is '1', not a whole number"),

@@ -180,3 +180,12 @@ def test_a_blocked_distribution_is_listed_from_the_index_as_it_was(site: Site, t
     assert (entry.status, entry.summary) == ("blocked", "A constant.")
     (entry,) = site.listed(registry=Registry.discover(cache_folder=tmp_path))
     assert entry.status == "ok"
+
+
+@pytest.mark.parametrize("default", ["float('inf')", "float('nan')", "'\\udc80 é \\x00'"])
+def test_unusual_defaults_do_not_spoil_the_index(site: Site, tmp_path: Path, default: str) -> None:
+    kind = "str" if "udc" in default else "float"
+    source = site.scorer("sample", "weight: float = Field(1.0, gt=0,", f"weight: {kind} = Field({default},")
+    site.install("stranger", {"stranger_module.py": source}, {"it": "stranger_module"})
+    listing(site, tmp_path)
+    assert listing(site, tmp_path)["imported"] == []

@@ -46,7 +46,7 @@ def read(origin: Entry, file: str) -> list[tuple[Entry, Any]]:
         return [(replace(origin, status="broken", error=one_line(error, file)), None)]
     entries = [(_entry(kind, cls, origin), cls) for kind, classes in found.items() for cls in classes]
     if any(hook in OBSERVERS for hook in hooks):
-        summary = (inspect.getdoc(module) or "").partition("\n")[0]
+        summary = short((inspect.getdoc(module) or "").partition("\n")[0], 120)
         entries.append((replace(origin, kind="observer", summary=summary), None))
     return entries
 
@@ -76,7 +76,7 @@ def check(kind: str, cls: Any) -> Card:
         return card  # the checks below are those of this API
     for part in ("summary", "reference", "licence"):
         text = getattr(card, part)
-        if not isinstance(text, str) or not text.strip() or "\n" in text:
+        if not isinstance(text, str) or not text.strip() or not text.isprintable():
             raise PluginError(f"{title}: card.{part} must be one line of text")
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise PluginError(f"{title} does not implement {', '.join(missing)}")
@@ -89,7 +89,7 @@ def check(kind: str, cls: Any) -> Card:
 
 
 def _entry(kind: str, cls: Any, origin: Entry) -> Entry:
-    entry = replace(origin, kind=kind, qualname=getattr(cls, "__qualname__", ""))
+    entry = replace(origin, kind=kind, qualname=cls.__qualname__ if isinstance(cls, type) else "")
     try:
         card = check(kind, cls)
         entry = replace(entry, name=card.name, summary=str(card.summary), reference=str(card.reference))
@@ -98,7 +98,8 @@ def _entry(kind: str, cls: Any, origin: Entry) -> Entry:
         )
         if card.api != HOOK_API:
             return replace(entry, status="incompatible", error=_incompatible(card.api, origin.distribution))
-        return replace(entry, schema=json.loads(json.dumps(cls.model_json_schema())))
+        schema = json.dumps(cls.model_json_schema(), ensure_ascii=False)
+        return replace(entry, schema=json.loads(schema.encode("utf-8", "replace")))
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - properties and schema hooks are the plugin's code
@@ -107,8 +108,9 @@ def _entry(kind: str, cls: Any, origin: Entry) -> Entry:
 
 def _name(cls: Any) -> str:
     """The name on a faulty class's card, if it has a usable one."""
-    name = getattr(getattr(cls, "card", None), "name", None)
-    return name if isinstance(name, str) and NAME.fullmatch(name) else ""
+    card = inspect.getattr_static(cls, "card", None)  # runs none of the plugin's code
+    usable = isinstance(card, Card) and isinstance(card.name, str) and NAME.fullmatch(card.name)
+    return card.name if usable else ""
 
 
 def _refuse_forgotten(module: ModuleType) -> None:

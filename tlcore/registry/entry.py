@@ -48,7 +48,10 @@ class Entry:
 
 def one_line(error: BaseException, file: str = "") -> str:
     """The error as one line of at most 300 characters, with the line of `file` that it came from."""
-    text = " ".join(str(error).split())
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a plugin's error may fail even at this
+        text = "it cannot say why"
     if not isinstance(error, TlcoreError):
         text = f"{type(error).__name__}: {text}".removesuffix(": ")
     text = short(text, 300)
@@ -57,6 +60,6 @@ def one_line(error: BaseException, file: str = "") -> str:
 
 
 def short(text: str, length: int = 80) -> str:
-    """`text` on one line, cut to `length` characters."""
-    text = " ".join(text.split())
+    """`text` on one line that can be written as UTF-8, cut to `length` characters."""
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import pkgutil
 import re
 import sys
@@ -112,7 +113,7 @@ def environment() -> str:
             )
         except OSError:
             continue
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
 
 
 def digest(module: Module) -> str:
