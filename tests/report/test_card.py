@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tlcore.evaluation.comparison import compare
+from tlcore.report.card import render
+from tlcore.values import Adapted, DataReport, Metrics, Mistake, Parity, Ranked, Ranking, RunRecord
+
+Make = Callable[..., RunRecord]
+VOID = {"meta", "img", "br", "path", "use", "rect", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Elements with their attributes, the text, and whether every element is closed in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.open: list[str] = []
+        self.misplaced: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in VOID:
+            return
+        if not self.open or self.open.pop() != tag:
+            self.misplaced.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u202f", " ").split())
+
+
+def page(record: RunRecord) -> Page:
+    return Page(render(record))
+
+
+def test_the_card_is_well_formed_and_has_every_section(card: str) -> None:
+    shown = Page(card)
+    assert not shown.misplaced and not shown.open
+    sections = [attributes["id"] for tag, attributes in shown.elements if tag == "section"]
+    assert sections == ["result", "ranking", "training", "adaptation", "classes", "parity", "data", "run"]
+    linked = [a["href"][1:] for tag, a in shown.elements if tag == "a"]
+    assert linked == sections
+
+
+def test_the_card_loads_nothing_and_runs_nothing(card: str) -> None:
+    shown = Page(card)
+    assert not {"script", "link", "iframe", "object", "embed", "base"} & {tag for tag, _ in shown.elements}
+    for _, attributes in shown.elements:
+        for name in ("src", "href", "xlink:href", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/")), attributes
+        assert not any(name.startswith("on") for name in attributes)
+    assert not re.search(r"url\((?!#)|@import|https?://", card)
+    policy = next(a["content"] for t, a in shown.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+
+
+def test_every_id_is_unique_and_every_reference_has_its_target(card: str) -> None:
+    ids = re.findall(r'\bid="([^"]+)"', card)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:url\(#|href="#)([^)"]+)', card)) <= set(ids)
+
+
+def test_the_verdict_names_the_choice_the_numbers_and_the_baselines(card: str) -> None:
+    text = Page(card).text
+    assert "fonts-resnet10t with lp-ft answers 95.2 % of 500 test images correctly" in text
+    assert (
+        "better than always answering the most frequent class, a linear probe on frozen features and" in text
+    )
+    assert "The exported file answers as the model does" in text
+
+
+ATTACK = "<script>alert('x')</script>"
+
+
+def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path) -> None:
+    record = make(
+        classes=(ATTACK, '"><img src=x onerror=alert(1)>', "$\\frac{1}{2}$", "a&b", "\u202ename\x00"),
+        name=ATTACK,
+        warnings=(ATTACK,),
+        config={ATTACK: ATTACK},
+        versions={ATTACK: ATTACK},
+        seconds={ATTACK: 1.0},
+        onnx=ATTACK,
+        skill=1.0,
+    )
+    mistake = Mistake(
+        sample_id="x", uri=str(tmp_path / f"{ATTACK}.png"), label=ATTACK, predicted="a&b", probability=1
+    )
+    entry = Ranked(
+        candidate=ATTACK, rank=1, scores={ATTACK: 1.0, "logme": 0.1}, notes=(ATTACK,), achieved=0.5
+    )
+    left = Ranked(candidate=ATTACK, rank=None, skipped=ATTACK)
+    record = record.model_copy(
+        update={
+            "metrics": record.metrics.model_copy(update={"mistakes": (mistake,)}),
+            "ranking": Ranking(entries=(entry, entry, left), scorers=(ATTACK, "logme"), images=1),
+            "adaptation": record.adaptation.model_copy(update={"reason": ATTACK, "kept": ATTACK}),
+        }
+    )
+    html = render(record)
+    card = Page(html)
+    assert "script" not in {tag for tag, _ in card.elements}
+    assert not card.misplaced and not card.open
+    assert all(a.get("src", "data:").startswith("data:") for _, a in card.elements)
+    assert ATTACK in card.text  # it is there, as text
+    assert r"$\frac{1}{2}$" in card.text  # and mathematics is not typeset, in figures either
+
+
+def test_mistakes_are_shown_as_pictures(card: str) -> None:
+    shown = [a for tag, a in Page(card).elements if tag == "img"]
+    assert len(shown) == 12
+    assert all(a["src"].startswith("data:image/jpeg;base64,") and "taken for" in a["alt"] for a in shown)
+
+
+def test_a_missing_picture_is_tolerated_unless_the_record_knows_another_place(make: Make) -> None:
+    record = make(trials=(), adaptation=None, baselines=())
+    first, second = record.metrics.mistakes[:2]
+    Path(first.uri).unlink()
+    without = page(record)
+    assert len([1 for tag, _ in without.elements if tag == "img"]) == 11
+    assert "file not found" in without.text
+    moved = record.model_copy(update={"thumbnails": {first.sample_id: second.uri}})
+    assert "file not found" not in page(moved).text
+
+
+def test_a_record_with_nothing_optional_still_makes_a_card(make: Make) -> None:
+    bare = make()
+    bare = bare.model_copy(
+        update={
+            "data": DataReport(),
+            "ranking": Ranking(entries=(Ranked(candidate="only", rank=1),), scorers=(), images=0),
+            "metrics": bare.metrics.model_copy(update={"per_class": {}, "confusion": (), "mistakes": ()}),
+            "baselines": (),
+            "trials": (),
+            "adaptation": None,
+            "seconds": {},
+            "cached": (),
+            "config": {},
+            "versions": {},
+            "warnings": (),
+            "parity": bare.parity.model_copy(
+                update={"accuracy_model": None, "accuracy_file": None, "worst": ()}
+            ),
+        }
+    )
+    card = page(bare)
+    assert not card.misplaced and not card.open
+    assert "training" not in [a.get("id") for _, a in card.elements]
+    assert "No baseline was measured" in card.text and "None" not in card.text and "nan" not in card.text
+
+
+def test_negative_transfer_is_flagged_in_plain_words(make: Make) -> None:
+    scratch = compare([True] * 30 + [False] * 70, [True] * 70 + [False] * 30, "scratch")
+    text = page(make(baselines=(scratch,), trials=(), adaptation=None)).text
+    assert "⚠ Negative transfer: the same network trained from scratch is better by 40.0 points" in text
+    assert "It is worse than the same network trained from scratch" in text
+
+
+def test_a_failed_parity_is_said_at_the_top_and_names_the_images(record: RunRecord) -> None:
+    parity = Parity(
+        images=9, max_probability_difference=0.2, top1_agreement=0.8, accuracy_model=0.9, accuracy_file=0.8,
+        tolerance=1e-3, passed=False, worst=("scans/8/0031",),
+    )  # fmt: skip
+    text = page(record.model_copy(update={"parity": parity, "trials": (), "adaptation": None})).text
+    assert "does not answer as the model does; nothing was promoted" in text
+    assert "Largest differences: scans/8/0031" in text
+    assert "✓ passed" not in text
+
+
+def test_ties_skipped_candidates_and_the_agreement_are_in_the_ranking(card: str) -> None:
+    text = Page(card).text
+    assert text.count("2=") == 2
+    assert "weights do not fit" in text
+    assert "Weighted Kendall τ 0.940 over 6 candidates" in text
+    assert "No regret" in text
+    assert "Negative transfer" not in text and "No benefit" not in text
+
+
+def test_a_wrong_first_choice_shows_its_regret(record: RunRecord) -> None:
+    first, *rest = record.ranking.entries
+    worse = first.model_copy(update={"achieved": 0.80})
+    ranking = record.ranking.model_copy(update={"entries": (worse, *rest)})
+    text = page(record.model_copy(update={"ranking": ranking, "trials": (), "adaptation": None})).text
+    assert "taking the first by logme gave 12.6 points less than the best (fonts-mobilenetv3)" in text
+
+
+def test_a_failed_adapter_and_an_unlabelled_target_are_shown_as_such(record: RunRecord) -> None:
+    adaptation = record.adaptation
+    assert adaptation is not None
+    blind = {"accuracy": None, "accuracy_ci": None, "accuracy_last": None, "accuracy_oracle": None}
+    failed = Adapted(
+        strategy="mcd", validator_score=float("nan"), source_validation_accuracy=float("nan"), failed="no GPU"
+    )
+    tried = (*(entry.model_copy(update=blind) for entry in adaptation.tried), failed)
+    changed = adaptation.model_copy(
+        update={
+            "source_only": adaptation.source_only.model_copy(update=blind),
+            "tried": tried,
+            "kept": "source-only",
+        }
+    )
+    text = page(record.model_copy(update={"adaptation": changed, "trials": (), "baselines": ()})).text
+    assert "its accuracy is unknown" in text and "Oracle" not in text
+    assert "✗ failed no GPU" in text
+    assert "Kept: source-only." in text
+
+
+def test_many_classes_get_confused_pairs_and_a_summary_instead_of_huge_tables(make: Make) -> None:
+    record = make(
+        classes=tuple(f"species {i:03d}" for i in range(60)),
+        images=900,
+        skill=3.0,
+        trials=(),
+        adaptation=None,
+    )
+    card = page(record)
+    assert "The most confused pairs of 60 classes" in card.text
+    assert "(the 24 weakest of 60)" in card.text
+    assert "Smallest class" in card.text
+    assert "Confusion matrix: true class by predicted class" not in [
+        a.get("aria-label") for _, a in card.elements
+    ]
+
+
+def test_warnings_of_the_measures_are_shown(make: Make) -> None:
+    record = make(classes=tuple("abcdefgh"), images=6, trials=(), adaptation=None)
+    assert record.metrics.warnings
+    assert record.metrics.warnings[0] in page(record).text
+
+
+def test_stages_from_the_store_are_marked(record: RunRecord, card: str) -> None:
+    text = Page(card).text
+    assert text.count("from the store") == len(record.cached)
+    assert "check from the store 0.9 s" in text
+
+
+def test_both_colour_schemes_and_print_are_styled(card: str) -> None:
+    assert "@media screen and (prefers-color-scheme: dark)" in card
+    assert "@media print" in card
+    light, dark = (
+        set(re.findall(r"--(\w+):", block)) for block in re.findall(r":root \{(.*?)\}", card, re.S)[:2]
+    )
+    assert set(re.findall(r"var\(--([a-z-]+)\)", card)) <= {name.replace("_", "-") for name in light} | {
+        "warn-edge", "bad-edge", "good-edge",
+    }  # fmt: skip
+    assert light == dark
+
+
+def test_no_colour_of_the_light_palette_is_left_in_a_figure(card: str) -> None:
+    figures = re.findall(r"<svg.*?</svg>", card, re.S)
+    assert len(figures) == 7
+    for figure in figures:
+        assert not re.findall(r"#[0-9a-fA-F]{6}", figure)
+
+
+def test_cards_made_in_threads_are_as_good_as_one_after_another(make: Make) -> None:
+    record = make(trials=(), adaptation=None, baselines=())
+
+    def bare(html: str) -> str:
+        return re.sub(r"\bf\d+\b", "f", html)
+
+    with ThreadPoolExecutor(3) as pool:
+        cards = list(pool.map(lambda _: bare(render(record)), range(3)))
+    assert cards == [bare(render(record))] * 3
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_all_right_and_all_wrong_make_a_card(make: Make, accuracy: float) -> None:
+    record = make(skill=200.0 if accuracy else -200.0, images=40, trials=(), adaptation=None)
+    assert record.metrics.accuracy == accuracy
+    metrics: Metrics = record.metrics
+    assert ("All test images were recognised" in page(record).text) == (not metrics.mistakes)

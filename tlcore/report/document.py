@@ -1,0 +1,136 @@
+"""The JSON that `tlcore run --json` and `tlcore rank --json` print, and its schema.
+
+The documents are a promise to scripts: fields are added, never renamed. Values that are not finite become null,
+since JSON has no others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.resources import files
+from typing import Any
+
+from tlcore.values import Adaptation, Adapted, Comparison, Interval, Metrics, Parity, Ranking, RunRecord
+
+__all__ = ["RANKING_SCHEMA", "RUN_SCHEMA", "ranking_document", "run_document"]
+
+RUN_SCHEMA: dict[str, Any] = json.loads(files("tlcore.report").joinpath("run.schema.json").read_text("utf-8"))
+"""JSON Schema (2020-12) of `run_document`."""
+RANKING_SCHEMA: dict[str, Any] = {
+    "$schema": RUN_SCHEMA["$schema"],
+    "title": "tlcore rank --json",
+    "type": "object",
+    "required": ["ranking"],
+    "properties": {"ranking": {"$ref": "#/$defs/ranking"}},
+    "additionalProperties": False,
+    "$defs": RUN_SCHEMA["$defs"],
+}
+"""JSON Schema (2020-12) of `ranking_document`."""
+
+
+def run_document(record: RunRecord) -> dict[str, Any]:
+    """The whole result of a run as plain JSON values; shares are in [0, 1], times in seconds."""
+    return {
+        "run_id": record.run_id,
+        "name": record.name,
+        "created": record.created,
+        "chosen": {"candidate": record.chosen.candidate, "strategy": record.chosen.strategy},
+        **ranking_document(record.ranking),
+        "metrics": _metrics(record.metrics),
+        "baselines": {entry.baseline: _number(entry.accuracy) for entry in record.baselines},
+        "comparisons": {entry.baseline: _comparison(entry) for entry in record.baselines},
+        "adaptation": None if record.adaptation is None else _adaptation(record.adaptation),
+        "parity": _parity(record.parity),
+        "onnx": record.onnx,
+        "card": record.card,
+        "seconds": {stage: _number(spent) for stage, spent in record.seconds.items()},
+        "cached": list(record.cached),
+        "warnings": [*record.warnings, *record.metrics.warnings],
+    }
+
+
+def ranking_document(ranking: Ranking) -> dict[str, Any]:
+    """Candidates from best to worst; those that took no part have rank null and say why in "skipped"."""
+    return {
+        "ranking": [
+            {
+                "candidate": entry.candidate,
+                "rank": entry.rank,
+                "scores": {name: _number(value) for name, value in entry.scores.items()},
+                "spread": {name: _interval(value) for name, value in entry.spread.items()},
+                "params": entry.params,
+                "prior": _number(entry.prior),
+                "images_per_second": _number(entry.images_per_second),
+                "achieved": _number(entry.achieved),
+                "notes": list(entry.notes),
+                "skipped": entry.skipped,
+            }
+            for entry in ranking.entries
+        ]
+    }
+
+
+def _metrics(metrics: Metrics) -> dict[str, Any]:
+    document: dict[str, Any] = {"images": metrics.images}
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"):
+        document[name] = _number(getattr(metrics, name))
+        document[f"{name}_ci"] = _interval(getattr(metrics, f"{name}_ci"))
+    document["per_class"] = {name: _number(recall) for name, recall in metrics.per_class.items()}
+    return document
+
+
+def _comparison(entry: Comparison) -> dict[str, Any]:
+    return {
+        "accuracy": _number(entry.accuracy),
+        "difference": _number(entry.difference),
+        "difference_ci": _interval(entry.difference_ci),
+        "better": entry.better,
+    }
+
+
+def _adaptation(adaptation: Adaptation) -> dict[str, Any]:
+    return {
+        "kept": adaptation.kept,
+        "reason": adaptation.reason,
+        "validator": adaptation.validator,
+        "target_images": adaptation.target_images,
+        "source_only": _adapted(adaptation.source_only),
+        "tried": [_adapted(entry) for entry in adaptation.tried],
+    }
+
+
+def _adapted(entry: Adapted) -> dict[str, Any]:
+    return {
+        "strategy": entry.strategy,
+        "validator_score": _number(entry.validator_score),
+        "source_validation_accuracy": _number(entry.source_validation_accuracy),
+        "accuracy": _number(entry.accuracy),
+        "accuracy_ci": None if entry.accuracy_ci is None else _interval(entry.accuracy_ci),
+        "accuracy_last": _number(entry.accuracy_last),
+        "accuracy_oracle": _number(entry.accuracy_oracle),
+        "predicted_classes": entry.predicted_classes,
+        "seconds": _number(entry.seconds),
+        "failed": entry.failed,
+    }
+
+
+def _parity(parity: Parity) -> dict[str, Any]:
+    return {
+        "passed": parity.passed,
+        "images": parity.images,
+        "max_probability_difference": _number(parity.max_probability_difference),
+        "tolerance": _number(parity.tolerance),
+        "top1_agreement": _number(parity.top1_agreement),
+        "ties": parity.ties,
+        "accuracy_model": _number(parity.accuracy_model),
+        "accuracy_file": _number(parity.accuracy_file),
+    }
+
+
+def _interval(interval: Interval) -> list[float | None]:
+    return [_number(interval.low), _number(interval.high)]
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
