@@ -77,13 +77,24 @@ ModelChoice = Annotated[
 ]
 
 
+def _target(given: Any) -> Any:
+    """As for the source; a folder of target images need not be sorted by class."""
+    choice = data_choice(given) if isinstance(given, str) else _choice(given)
+    if isinstance(choice, dict) and choice.get("name") == "image-folder":
+        return {**choice, "options": {"labelled": False, **choice.get("options", {})}}
+    return choice
+
+
+TargetChoice = Annotated[StrategyChoice, BeforeValidator(_target)]
+
+
 class DataConfig(_Section):
     """Which images, and how they are checked and split."""
 
     model_config = ConfigDict(title="Data")
 
     source: DataChoice = Field(title="Images", description="folder, CSV or Parquet manifest, or NAME:PATH")
-    target: DataChoice | None = Field(
+    target: TargetChoice | None = Field(
         None,
         title="Target images",
         description="unlabelled images of the domain that matters; labels found there serve the final test alone",
@@ -94,14 +105,14 @@ class DataConfig(_Section):
         gt=0,
         lt=0.9,
         title="Validation share",
-        description="share of a domain's images, where no val split is given",
+        description="share of the training images that is set aside, where no val split is given",
     )
     test: float = Field(
         0.2,
         gt=0,
         lt=0.9,
         title="Test share",
-        description="share of a domain's images, where no test split is given",
+        description="share of the training images that is set aside, where no test split is given",
     )
     max_bad_share: float = Field(
         0.01,

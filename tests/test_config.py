@@ -1,0 +1,94 @@
+"""The boundary where text becomes types."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlcore.config import RunConfig, data_choice, load_run_file, model_choice, parse_config
+from tlcore.errors import UserError
+
+MINIMAL = {"data": {"source": "photos"}, "models": ["local:zoo"]}
+
+
+def test_a_folder_a_csv_and_a_parquet_file_find_their_source() -> None:
+    assert data_choice("photos")["name"] == "image-folder"
+    assert data_choice("photos/table.CSV")["name"] == data_choice("t.parquet")["name"] == "manifest"
+    assert data_choice("digits:/data/d") == {"name": "digits", "options": {"path": "/data/d"}}
+
+
+def test_a_windows_drive_is_no_strategy_name() -> None:
+    assert data_choice("C:\\photos")["name"] == "image-folder"
+
+
+def test_a_model_without_its_source_is_an_error_that_shows_the_forms() -> None:
+    with pytest.raises(ValueError, match="timm:NAME"):
+        model_choice("resnet18")
+    with pytest.raises(UserError, match="timm:NAME"):
+        parse_config({**MINIMAL, "models": ["resnet18"]})
+
+
+def test_a_strategy_is_a_name_or_a_table_with_its_options_beside_the_name() -> None:
+    config = parse_config({**MINIMAL, "finetune": {"try": ["linear-probe", {"name": "lp-ft", "epochs": 3}]}})
+    assert [(c.name, c.options) for c in config.finetune.strategies] == [
+        ("linear-probe", {}),
+        ("lp-ft", {"epochs": 3}),
+    ]
+
+
+def test_a_target_folder_need_not_be_sorted_by_class() -> None:
+    config = parse_config({**MINIMAL, "data": {"source": "a", "target": "b"}})
+    assert config.data.target is not None and config.data.target.options == {"labelled": False, "path": "b"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sead": 1}, 'unknown option "sead"; did you mean "seed"?'),
+        (
+            {"data": {"source": "a", "valdation": 0.1}},
+            'unknown option "data.valdation"; did you mean "validation"?',
+        ),
+        ({"finetune": {"tri": ["full"]}}, 'did you mean "try"?'),
+        ({"seed": -1}, '"seed": Input should be greater than or equal to 0 (given: -1)'),
+        ({"models": []}, '"models"'),
+        ({"device": "gpu"}, '"device"'),
+        ({"data": {}}, '"data.source" is missing'),
+    ],
+)
+def test_a_wrong_entry_is_named_with_its_section_and_the_nearest_name(
+    change: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({**MINIMAL, **change}, where="run.toml")
+    assert (
+        said in str(caught.value)
+        and str(caught.value).startswith("run.toml: ")
+        and caught.value.exit_code == 2
+    )
+
+
+def test_the_document_of_a_configuration_parses_to_itself() -> None:
+    config = parse_config({**MINIMAL, "adapt": {"try": [{"name": "dann", "weight": 2}]}})
+    assert RunConfig.model_validate(config.document()) == config
+
+
+def test_paths_in_a_run_file_are_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "zoo").mkdir()
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'models = ["local:zoo", "timm:resnet18"]\n[data]\nsource = "photos"\ntarget = {name = "manifest", path = "t.csv"}\n'
+    )
+    config = parse_config(load_run_file(file))
+    assert config.data.source.options["path"] == str(tmp_path / "photos")
+    assert config.data.target is not None and config.data.target.options["path"] == str(tmp_path / "t.csv")
+    assert [c.options["spec"] for c in config.models] == [str(tmp_path / "zoo"), "resnet18"]
+
+
+def test_a_missing_or_broken_run_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs.toml").write_text("x = ")
+    with pytest.raises(UserError, match='did you mean "runs.toml"'):
+        load_run_file(tmp_path / "run.toml")
+    with pytest.raises(UserError, match="not TOML.*line 1"):
+        load_run_file(tmp_path / "runs.toml")
