@@ -90,5 +90,5 @@ def test_a_missing_or_broken_run_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs.toml").write_text("x = ")
     with pytest.raises(UserError, match='did you mean "runs.toml"'):
         load_run_file(tmp_path / "run.toml")
-    with pytest.raises(UserError, match="not TOML.*line 1"):
+    with pytest.raises(UserError, match="not TOML"):
         load_run_file(tmp_path / "runs.toml")
