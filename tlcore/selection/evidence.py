@@ -96,14 +96,30 @@ def log_evidence(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvi
 
 def _spectrum(gram: Float, cross: Float, squares: Float, rows: int) -> tuple[Float, Float]:
     """Kept eigenvalues [r], ascending, and the share of |y|^2 along each of them, [r, K]."""
-    sigma, vectors = np.linalg.eigh(gram)
-    # No more than N eigenvalues can be real, however many rounding lifts above the cut.
-    sigma, vectors = sigma[-rows:], vectors[:, -rows:]
-    if not sigma[-1] > 0:
+    sigma, vectors = _eigenbasis(gram, rows)
+    if not (sigma.size and sigma[-1] > 0):
         raise UserError("the features carry no variance: every image looks the same to this network")
     kept = sigma > RANK_CUT * sigma[-1]
     sigma, vectors = sigma[kept], vectors[:, kept]
     return sigma, (vectors.T @ cross) ** 2 / (sigma[:, None] * squares)
+
+
+def _eigenbasis(gram: Float, rows: int) -> tuple[Float, Float]:
+    """The largest eigenvalues, ascending, and their vectors [D, r]: no more than N of them can be real,
+    however many rounding lifts above zero."""
+    if gram.shape[0] <= 2 * rows:
+        sigma, vectors = np.linalg.eigh(gram)
+        return sigma[-rows:], vectors[:, -rows:]
+    # Far fewer rows than features: G = P L L^T P^T with L [D, r] by a pivoted Cholesky factorisation that
+    # stops at the rank (D r^2 operations, not D^3), and L's singular vectors are G's eigenvectors.
+    from scipy.linalg.lapack import dpstrf
+
+    packed, pivots, rank, _ = dpstrf(gram, lower=1)
+    rank = min(int(rank), rows)
+    factor = np.empty((gram.shape[0], rank))
+    factor[pivots - 1] = np.tril(packed[:, :rank])
+    vectors, singular, _ = np.linalg.svd(factor, full_matrices=False)
+    return singular[::-1] ** 2, vectors[:, ::-1]
 
 
 class _Curve:
