@@ -251,6 +251,7 @@ def _adaptation(record: RunRecord) -> _AdaptationView | None:
 @dataclass(frozen=True)
 class _ConfusionView:
     figure: Markup | None
+    large: bool
     pairs: list[tuple[str, str, int, float]]
 
 
@@ -271,7 +272,7 @@ def _confusion(record: RunRecord) -> _ConfusionView | None:
         drawn = Markup(
             svg(figures.confusion_matrix(classes, counts), "Confusion matrix: true class by predicted class")
         )
-    return _ConfusionView(figure=drawn, pairs=pairs[:_PAIRS])
+    return _ConfusionView(figure=drawn, large=len(classes) > figures.FEW, pairs=pairs[:_PAIRS])
 
 
 def _recalls(metrics: Metrics) -> list[tuple[str, float, int | None]]:

@@ -29,10 +29,21 @@ from tlcore.report.drawing import (
 )
 from tlcore.values import Adaptation, Comparison, Interval, Metrics, Ranking
 
-__all__ = ["MANY", "WIDTH", "accuracies", "adapters", "confusion_matrix", "scores", "scores_against_achieved"]
+__all__ = [
+    "FEW",
+    "MANY",
+    "WIDTH",
+    "accuracies",
+    "adapters",
+    "confusion_matrix",
+    "scores",
+    "scores_against_achieved",
+]
 
 MANY = 30
 """Classes above which a confusion matrix is no longer readable."""
+FEW = 12
+"""Classes up to which it fits into half the page."""
 WIDTH = 400.0
 """Units of a figure that takes half the page."""
 
@@ -123,7 +134,7 @@ def confusion_matrix(classes: Sequence[str], confusion: Sequence[Sequence[int]])
     """Counts of true class (row) and predicted class (column), shaded by the share of the row."""
     counts = np.asarray(confusion, dtype=np.int64)
     k = len(classes)
-    cell = 30.0 if k <= 8 else 26.0 if k <= 12 else 18.0
+    cell = 30.0 if k <= 8 else 26.0 if k <= FEW else 18.0
     labels = [plain(name, 14) for name in classes]
     margin = 26 + 5.2 * max(len(label) for label in labels)
     size = max(240.0, margin + cell * k)
@@ -131,7 +142,7 @@ def confusion_matrix(classes: Sequence[str], confusion: Sequence[Sequence[int]])
     axes = figure.subplots()
     axes_style(axes)
     total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    text = TEXT if k <= 12 else 7.5
+    text = TEXT if k <= FEW else 8.0
     for i, j in zip(*np.nonzero(counts), strict=True):
         share = float((counts / total)[i, j])
         colour = ACCENT if i == j else SECOND
