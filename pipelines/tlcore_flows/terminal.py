@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +13,9 @@ from rich.markup import escape
 
 __all__ = ["Terminal"]
 
+PATIENCE_SECONDS = 3.0
+"""How long a step of unknown length may be silent where there is no live line."""
+
 
 class Terminal:
     """Shows stages on a console. stdout is never touched: it belongs to results."""
@@ -21,7 +24,7 @@ class Terminal:
         self.console = console
         self._live = live
         self._bar: Any = None
-        self._told = ""
+        self._timer: threading.Timer | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -57,17 +60,19 @@ class Terminal:
             self.finished(text, time.monotonic() - started, False)
 
     def started(self, label: str) -> None:
-        self._told = ""
         if self._live is not None:
             self._bar = self._live.add_task(escape(label), total=None, text="")
 
     def advanced(self, label: str, done: int, total: int, text: str) -> None:
-        """`total` 0: the length is unknown; the text is then said once, since it tells why nothing moves."""
+        """`total` 0: the length is unknown; where nothing moves for a while, the text tells why."""
         if self._live is not None and self._bar is not None:
             self._live.update(self._bar, completed=done, total=total or None, text=escape(text))
-        elif total == 0 and text and text != self._told:
-            self._told = text
-            self.say(f"  {label}: {text}")
+            return
+        self._quiet()
+        if total == 0 and text:
+            self._timer = threading.Timer(PATIENCE_SECONDS, self.say, args=(f"  {label}: {text}",))
+            self._timer.daemon = True
+            self._timer.start()
 
     def finished(self, label: str, seconds: float, cached: bool) -> None:
         self.stopped(label)
@@ -76,11 +81,12 @@ class Terminal:
 
     def stopped(self, label: str) -> None:
         """The stage ended without a result; what follows says why."""
+        self._quiet()
         if self._live is not None and self._bar is not None:
             self._live.remove_task(self._bar)
             self._bar = None
 
-
-def is_terminal() -> bool:
-    """Whether a person looks at stderr."""
-    return sys.stderr.isatty()
+    def _quiet(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

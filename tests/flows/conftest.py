@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.flows import tiny_stages
 
+from tests.flows import tiny_stages
 from tlcore.stages import base
 from tlcore_flows import server
 

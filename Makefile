@@ -1,0 +1,52 @@
+# make demo    the main job on handwritten digits: ranking, fine-tuning, adaptation, a proven ONNX file, a run card
+# make test    the whole test suite           make test-fast   without end-to-end and server tests
+# make check   lint, types, import layers     make bench       what the measured figures in README.md come from
+# make ui      a Prefect server with a worker on this machine, with the deployments of deployments/prefect.yaml
+# make clean   remove .venv, caches and the default run store
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+# The build of the editable package takes its tools from the same list (older pip: first name, newer pip: second).
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check bench ui clean
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "tlcore needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12 demo"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/tlcore demo
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -q -m "not slow"
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict tlcore
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
+
+ui: $(STAMP)
+	$(BIN)/python deployments/ui.py
+
+clean:
+	rm -rf .venv .tlcore .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
