@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from tlcore.errors import PluginError, UserError
 from tlcore.export.gate import TOLERANCE
-from tlcore.export.metadata import FileMetadata
+from tlcore.export.metadata import FileMetadata, write_properties
+from tlcore.export.onnx_model import finish
 from tlcore.export.session import FileSession
 from tlcore.protocols import ExportJob
 from tlcore.training.network import Network
@@ -62,12 +63,26 @@ def make_job(network: nn.Module, folder: Path, preprocess: Preprocess, **metadat
     )
 
 
-def build(architecture: str, **arguments: object) -> nn.Module:
-    """A network whose answers spread over the classes, so that a wrong file is seen."""
+def build(architecture: str, preprocess: Preprocess, **arguments: object) -> nn.Module:
+    """A network that tells images apart: random weights, normalisation and logits scaled on images.
+
+    Untouched random networks answer the same for every image or put all probability on one class, and then
+    a wrong file would look right.
+    """
     torch.manual_seed(0)
     network: Any = timm.create_model(architecture, num_classes=len(CLASSES), **arguments)
+    pixels = pixels_like(preprocess, 32, seed=2) / 255.0
+    images = torch.from_numpy((pixels - preprocess.mean) / preprocess.std).permute(0, 3, 1, 2).float()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the running statistics become those of the images
     with torch.no_grad():
-        network.get_classifier().weight.mul_(20)
+        network.train()(images)
+        logits = network.eval()(images)
+        head = network.get_classifier()
+        head.bias.sub_(logits.mean(0))
+        head.weight.mul_(2 / logits.std(0).mean())
+        head.bias.mul_(2 / logits.std(0).mean())
     return cast(nn.Module, network)
 
 
@@ -210,11 +225,34 @@ def test_a_network_that_cannot_be_captured_is_refused_with_both_causes_and_leave
     assert list(tmp_path.iterdir()) == []
 
 
+class ThrownOffByRounding(TinyNetwork):
+    """Its answers turn with the last bit of the input, so that no comparison means anything."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (super().forward(x) * 1e8).sin() * 10
+
+
+def test_a_network_that_rounding_throws_off_is_exported_and_left_to_the_gate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    preprocess = Preprocess(height=32, width=32)
+    value = Onnx().export(make_job(ThrownOffByRounding(), tmp_path, preprocess))
+    answer = Onnx().predict(tmp_path / value.path, pixels_like(preprocess, 3))
+    np.testing.assert_allclose(answer.sum(axis=1), 1, atol=1e-5)
+    assert "the parity gate decides alone" in caplog.text
+
+
 def test_a_failed_export_keeps_the_file_that_was_there(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"earlier")
     with pytest.raises(PluginError):
         Onnx(opset=23).export(make_job(BranchesOnValues(), tmp_path, Preprocess(height=32, width=32)))
     assert [(entry.name, entry.read_bytes()) for entry in tmp_path.iterdir()] == [("model.onnx", b"earlier")]
+
+
+def test_reserved_metadata_keys_are_the_caller_s_mistake(tmp_path: Path) -> None:
+    job = make_job(TinyNetwork(), tmp_path, Preprocess(height=32, width=32), **{"tlcore.classes": "x"})
+    with pytest.raises(UserError, match="reserved"):
+        Onnx().export(job)
 
 
 def test_a_network_with_another_number_of_outputs_is_refused(tmp_path: Path) -> None:
@@ -295,7 +333,8 @@ def test_same_padding_on_an_uneven_size_is_exported_exactly(tmp_path: Path) -> N
 def test_every_family_of_networks_is_exported_exactly(
     architecture: str, size: int, arguments: dict[str, object], tmp_path: Path
 ) -> None:
-    check_network(build(architecture, **arguments), tmp_path, Preprocess(height=size, width=size))
+    preprocess = Preprocess(height=size, width=size)
+    check_network(build(architecture, preprocess, **arguments), tmp_path, preprocess)
 
 
 @pytest.mark.slow
@@ -305,11 +344,11 @@ def test_the_tracer_also_gives_a_dynamic_batch(architecture: str, tmp_path: Path
 
     size = 160 if architecture == "test_vit" else 64
     preprocess = Preprocess(height=size, width=size)
-    network = build(architecture)
+    network = build(architecture, preprocess)
     pixels = pixels_like(preprocess, 7)
     model = plugin._by_torchscript(InferenceGraph(network, preprocess), pixels[:2], None)
     metadata = FileMetadata(classes=CLASSES, preprocess=preprocess)
-    plugin._finish(model, metadata, tmp_path / "traced.onnx")
+    (tmp_path / "traced.onnx").write_bytes(finish(model, write_properties(metadata)))
     expected = torch_probabilities(network, pixels, preprocess)
     for count in (1, 7):
         answer = FileSession(tmp_path / "traced.onnx").run(pixels[:count])
@@ -320,6 +359,8 @@ def check_network(network: nn.Module, folder: Path, preprocess: Preprocess) -> N
     value = Onnx().export(make_job(network, folder, preprocess))
     pixels = pixels_like(preprocess, 7)
     expected = torch_probabilities(network, pixels, preprocess)
+    assert expected.std(axis=0).max() > 1e-3, "the images must be told apart"
+    assert 0.25 < expected.max(axis=1).mean() < 0.99, "the answers must be neither equal nor saturated"
     for count in (1, 7):
         answer = Onnx().predict(folder / value.path, pixels[:count])
         assert np.abs(answer - expected[:count]).max() <= TOLERANCE / 10

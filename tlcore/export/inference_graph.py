@@ -33,6 +33,12 @@ class InferenceGraph(nn.Module):
         self.eval()
 
     def forward(self, image: Tensor) -> Tensor:
+        return self.probabilities(self.normalised(image))
+
+    def normalised(self, image: Tensor) -> Tensor:
+        """float32 [n, 3, height, width]: (x / 255 - mean) / std."""
         scaled = image.permute(0, 3, 1, 2).to(torch.float32) / 255
-        logits = self.network((scaled - self.mean) / self.std)
-        return torch.softmax(logits, dim=-1)
+        return (scaled - self.mean) / self.std
+
+    def probabilities(self, normalised: Tensor) -> Tensor:
+        return torch.softmax(self.network(normalised), dim=-1)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from tlcore.data.images import IMAGE_SUFFIXES, MAX_PIXELS, BadImage, open_rgb, to_pixels
+from tlcore.data.image_file import IMAGE_SUFFIXES, MAX_PIXELS, BadImage, open_rgb
+from tlcore.data.images import to_pixels
 from tlcore.errors import UnknownName, UserError
 from tlcore.export.metadata import FileMetadata
 from tlcore.export.session import FileSession

@@ -67,12 +67,17 @@ class FileSession:
         return np.concatenate(answers)
 
     def _check_signature(self) -> None:
-        """The graph must take and give what `FileMetadata` promises."""
-        found_in = [(port.name, port.type) for port in self._session.get_inputs()]
-        found_out = [port.name for port in self._session.get_outputs()]
-        if found_in != [(INPUT, "tensor(uint8)")] or OUTPUT not in found_out:
+        """The graph must take and give what the metadata promises."""
+        rule, classes = self.metadata.preprocess, len(self.metadata.classes)
+        ports = (*self._session.get_inputs(), *self._session.get_outputs())
+        found = [f"{port.name}: {port.type} {port.shape[1:]}" for port in ports]
+        wanted = [
+            f"{INPUT}: tensor(uint8) {[rule.height, rule.width, 3]}",
+            f"{OUTPUT}: tensor(float) {[classes]}",
+        ]
+        if found != wanted:
             raise UserError(
-                f'takes {found_in} and gives {found_out}, not uint8 "{INPUT}" and "{OUTPUT}"',
+                f"the graph has {'; '.join(found)} and the metadata says {'; '.join(wanted)}",
                 where=str(self.path),
                 hint="use a file that a tlcore run exported; list them with: tlcore runs",
             )
