@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
@@ -113,22 +114,23 @@ def rank(entries: Sequence[Ranked], *, scorers: Sequence[str], images: int) -> R
             f"no candidate could be scored ({reasons or 'there are none'})",
             hint="name other models with --models, or mend what is said above",
         )
-    places: dict[int, list[float]] = {index: [] for index in range(len(scored))}
+    places: dict[int, list[Fraction]] = {index: [] for index in range(len(scored))}
     for name in scorers:
         having = [index for index, entry in enumerate(scored) if name in entry.scores]
         ranks = _ranks([-scored[index].scores[name] for index in having], TIE)
         for index, place in zip(having, ranks, strict=True):
-            places[index].append(place / (len(having) + 1))
+            # Ranks are halves, so exact: sums in another order must not part a tie.
+            places[index].append(Fraction(place) / (len(having) + 1))
     unranked = [scored[index].candidate for index, found in places.items() if not found]
     if unranked:
         raise UserError(
             f"no score by any of the scorers asked for: {', '.join(unranked)}", choices=scored[0].scores
         )
-    means = [sum(found) / len(found) for found in places.values()]
+    means = [sum(found, Fraction(0)) / len(found) for found in places.values()]
     order = sorted(range(len(scored)), key=means.__getitem__)
     ranked: list[Ranked] = []
     for position, index in enumerate(order):
-        tied = position > 0 and means[index] - means[order[position - 1]] <= 1e-12
+        tied = position > 0 and means[index] == means[order[position - 1]]
         number = cast(int, ranked[-1].rank) if tied else position + 1
         ranked.append(scored[index].model_copy(update={"rank": number}))
     rest = [
