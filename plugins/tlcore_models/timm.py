@@ -1,0 +1,201 @@
+"""Model source `timm`: hub models by name, from the local hub cache unless a download is allowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from tlcore.errors import UnknownName, UserError
+from tlcore.hookspecs import hookimpl
+from tlcore.protocols import Card, ModelSource
+from tlcore.values import Candidate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+__all__ = ["Timm"]
+
+HUB = "hub"
+"""`Candidate.weights` of a model that is not on this machine yet."""
+
+
+class Timm(ModelSource):
+    """Candidates by timm's hub names. Offline unless `allow_download`.
+
+    A name without a tag ("resnet18") means the architecture's default weights; a glob without a dot
+    ("mobilenetv3_*") the default weights of every architecture that it matches, with one ("resnet18.*") all tags.
+    """
+
+    card: ClassVar[Card] = Card(
+        name="timm",
+        summary="pretrained models of timm by name or glob, from the local hub cache or the hub",
+        reference="https://github.com/huggingface/pytorch-image-models",
+    )
+
+    spec: str = Field(description='hub name or glob: "resnet18", "resnet18.a1_in1k", "mobilenetv3_*"')
+    allow_download: bool = Field(
+        False, description="fetch weights from the hub that are not in the local cache"
+    )
+    limit: int = Field(20, ge=1, description="models that a glob may match")
+    cache_dir: str | None = Field(None, description="folder of the hub cache; by default what HF_HOME says")
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        if not any(sign in self.spec for sign in "*?["):
+            candidate = self._candidate(_one(self.spec))
+            if candidate.skipped:
+                raise UserError(candidate.skipped, where=f"timm:{self.spec}")
+            return (candidate,)
+        names = _matches(self.spec)
+        if not names:
+            raise UserError("no pretrained model of timm matches", where=f"timm:{self.spec}", hint=LIST)
+        if len(names) > self.limit:
+            raise UserError(
+                f"matches {len(names)} models, more than the limit of {self.limit}: {', '.join(names[:5])}, …",
+                where=f"timm:{self.spec}",
+                hint="narrow the glob, or raise the option limit of the model source timm",
+            )
+        return tuple(self._candidate(name) for name in names)
+
+    def build(
+        self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True
+    ) -> nn.Module:
+        from tlcore.models.build import create_network, head_modules
+        from tlcore.models.weights import load_into
+
+        if not pretrained:
+            return create_network(candidate, classes=classes)
+        source = _with_weights(candidate, self._file(candidate))
+        if classes is None:
+            return source
+        network = create_network(candidate, classes=classes)
+        head = head_modules(candidate.architecture, network)
+        load_into(network, source.state_dict(), where=candidate.name, head=head, fresh_head=True)
+        return network
+
+    def _candidate(self, name: str) -> Candidate:
+        from timm.models import get_pretrained_cfg
+
+        from tlcore.models.build import architecture_of, count_parameters, preprocess_of
+        from tlcore.models.hub import cached_file, remote_sha256
+        from tlcore.models.weights import sha256_of
+
+        config = get_pretrained_cfg(name)
+        candidate = Candidate(
+            name=name,
+            source={"name": self.card.name, "options": {**self.model_dump(mode="json"), "spec": name}},
+            architecture=architecture_of(name),
+            classes=config.num_classes,
+            licence=config.license or "unknown",
+            pretrained_on=config.tag or "unknown",
+        )
+        if not config.hf_hub_id:
+            reason = "its weights are not on the hub: fetch the file yourself and name it as local:FILE"
+            return candidate.model_copy(update={"skipped": reason})
+        try:
+            preprocess = preprocess_of(config.to_dict(), where=name)
+        except UserError as error:
+            return candidate.model_copy(update={"skipped": error.what})
+        found = cached_file(config.hf_hub_id, cache=self.cache_dir)
+        if found is None and not self.allow_download:
+            reason = (
+                "its weights are not in the local hub cache: allow the download with --allow-download, "
+                "or name weights on this machine as local:FOLDER or local:FILE"
+            )
+            return candidate.model_copy(update={"skipped": reason})
+        candidate = candidate.model_copy(update={"preprocess": preprocess})
+        return candidate.model_copy(
+            update={
+                "weights": str(found) if found else HUB,
+                "weights_sha256": sha256_of(found) if found else remote_sha256(config.hf_hub_id),
+                "params": count_parameters(candidate),
+            }
+        )
+
+    def _file(self, candidate: Candidate) -> Path:
+        """The weights on this machine, fetched where that is needed and allowed."""
+        from timm.models import get_pretrained_cfg
+
+        from tlcore.models.hub import cached_file, download
+        from tlcore.models.weights import sha256_of
+
+        repository = get_pretrained_cfg(candidate.name).hf_hub_id
+        path = cached_file(repository, cache=self.cache_dir)
+        if path is None:
+            if not self.allow_download:
+                raise UserError(
+                    "the weights are not in the local hub cache",
+                    where=f"timm:{candidate.name}",
+                    hint="run again with --allow-download, or use --models local:FOLDER",
+                )
+            path = download(repository, cache=self.cache_dir)
+        if candidate.weights_sha256 and sha256_of(path) != candidate.weights_sha256:
+            raise UserError(
+                "the weights in the hub cache are not those that were listed",
+                where=str(path),
+                hint="run the same command again; if it stays so, remove the file and fetch it with --allow-download",
+            )
+        return path
+
+
+LIST = "list names with: python -c \"import timm; print(timm.list_pretrained('resnet*'))\""
+
+
+def _one(name: str) -> str:
+    """The full hub name ("resnet18.a1_in1k") of a name with or without a tag."""
+    import difflib
+
+    import timm
+    from timm.models import get_pretrained_cfg
+
+    known = timm.list_pretrained()
+    if name in known:
+        return name
+    config: Any = get_pretrained_cfg(name) if "." not in name else None
+    if config is not None and config.has_weights:
+        return f"{name}.{config.tag}" if config.tag else name
+    if timm.is_model(name):
+        raise UserError(
+            "timm knows this architecture and has no pretrained weights for it",
+            where=f"timm:{name}",
+            hint="name weights of your own as local:FILE",
+        )
+    near = difflib.get_close_matches(name, [*known, *{each.split(".")[0] for each in known}], n=8, cutoff=0.5)
+    raise UnknownName("pretrained timm model", name, near, where=f"timm:{name}", hint=LIST)
+
+
+def _matches(glob: str) -> list[str]:
+    """Hub names that a glob stands for, in timm's order."""
+    import timm
+
+    if "." in glob:
+        return list(timm.list_pretrained(glob))
+    architectures = timm.list_models(glob, pretrained=False)
+    return [_one(name) for name in architectures if timm.models.is_model_pretrained(name)]
+
+
+def _with_weights(candidate: Candidate, path: Path) -> nn.Module:
+    """timm's own loader on a local file: it renames the tensors of older checkpoints, and is strict here."""
+    import timm
+    from safetensors import SafetensorError
+
+    overlay = {"file": str(path), "custom_load": False}
+    try:
+        network: nn.Module = timm.create_model(
+            candidate.name, pretrained=True, pretrained_cfg_overlay=overlay
+        )
+    except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+        lines = str(error).splitlines()
+        raise UserError(
+            f"the weights in the hub cache cannot be loaded: {' '.join(lines[:3])[:300]}",
+            where=f"timm:{candidate.name} ({path})",
+            hint="remove the file and fetch it again with --allow-download",
+        ) from error
+    return network.eval()
+
+
+@hookimpl
+def tlcore_model_sources() -> list[type[ModelSource]]:
+    return [Timm]
