@@ -97,7 +97,14 @@ def sample(
                 f"source/{split}": {name: total // len(names) + (i % 3) for i, name in enumerate(names)}
                 for split, total in splits.items()
             },
-            sizes={"width_min": 8, "width_median": 8, "width_max": 8, "height_min": 8, "height_max": 8},
+            sizes={
+                "width_min": 8,
+                "width_median": 8,
+                "width_max": 8,
+                "height_min": 8,
+                "height_median": 8,
+                "height_max": 8,
+            },
             modes={"L": 1397},
         ),
         "ranking": ranking(),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tlcore.evaluation.comparison import compare
+from tlcore.evaluation.comparison import compare, negative_transfer
 from tlcore.report.card import render
-from tlcore.values import Adapted, DataReport, Metrics, Mistake, Parity, Ranked, Ranking, RunRecord
+from tlcore.values import Adapted, Chosen, DataReport, Metrics, Mistake, Parity, Ranked, Ranking, RunRecord
 
 Make = Callable[..., RunRecord]
 VOID = {"meta", "img", "br", "path", "use", "rect", "link", "input"}
@@ -83,7 +83,7 @@ def test_every_id_is_unique_and_every_reference_has_its_target(card: str) -> Non
 
 def test_the_verdict_names_the_choice_the_numbers_and_the_baselines(card: str) -> None:
     text = Page(card).text
-    assert "fonts-resnet10t with lp-ft answers 95.2 % of 500 test images correctly" in text
+    assert "fonts-resnet10t with lp-ft answers 95.2 % of 500 target test images correctly" in text
     assert (
         "better than always answering the most frequent class, a linear probe on frozen features and" in text
     )
@@ -291,3 +291,20 @@ def test_all_right_and_all_wrong_make_a_card(make: Make, accuracy: float) -> Non
     assert record.metrics.accuracy == accuracy
     metrics: Metrics = record.metrics
     assert ("All test images were recognised" in page(record).text) == (not metrics.mistakes)
+
+
+def test_a_warning_said_twice_is_shown_once_and_negative_transfer_in_its_own_place(make: Make) -> None:
+    scratch = compare([True] * 30 + [False] * 70, [True] * 70 + [False] * 30, "scratch")
+    said = negative_transfer([scratch])
+    assert said is not None
+    record = make(baselines=(scratch,), warnings=("twice", "twice", said), trials=(), adaptation=None)
+    text = page(record).text
+    assert text.count("twice") == 1
+    assert text.count("trained from scratch is better by") == 1
+
+
+def test_an_adapted_model_is_found_among_the_trials_by_its_tuner(make: Make) -> None:
+    record = make(chosen=Chosen(candidate="fonts-resnet10t", strategy="lp-ft+dann"), baselines=())
+    text = page(record).text
+    assert "fonts-resnet10t with lp-ft+dann answers" in text
+    assert "fonts-resnet10t lp-ft chosen 94.3 %" in text

@@ -11,7 +11,16 @@ from tlcore.errors import UserError
 from tlcore.evaluation.metrics import percentile
 from tlcore.values import UNLABELLED, Comparison, Interval
 
-__all__ = ["LINEAR_PROBE", "MAJORITY", "SCRATCH", "compare", "majority", "negative_transfer", "sentence"]
+__all__ = [
+    "LINEAR_PROBE",
+    "MAJORITY",
+    "SCRATCH",
+    "SOURCE_ONLY",
+    "compare",
+    "majority",
+    "negative_transfer",
+    "sentence",
+]
 
 MAJORITY = "majority"
 """Always the most frequent training class."""
@@ -19,6 +28,8 @@ LINEAR_PROBE = "linear-probe"
 """A linear head on the frozen features of the best candidate."""
 SCRATCH = "scratch"
 """The same network and plan from a random initialisation: what transfer has to beat."""
+SOURCE_ONLY = "source-only"
+"""The chosen model before it was adapted to the target."""
 
 _FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
 _Z = 1.959963984540054

@@ -46,7 +46,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "card": record.card,
         "seconds": {stage: _number(spent) for stage, spent in record.seconds.items()},
         "cached": list(record.cached),
-        "warnings": [*record.warnings, *record.metrics.warnings],
+        "warnings": list(dict.fromkeys((*record.warnings, *record.metrics.warnings))),
     }
 
 
