@@ -1,0 +1,132 @@
+"""The whole chain on tiny images, stage by stage, without Prefect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tlcore.registry import Registry
+from tlcore.stages.base import Choice, StageJob, StageResult, run_stage
+from tlcore.stages.values import CandidateList
+from tlcore.store import Store
+from tlcore.values import Candidate, Ref
+
+CLASSES = ("ant", "bee", "cat")
+
+
+def write_images(
+    root: Path, per_class: int, *, seed: int, offset: int = 0, classes: tuple[str, ...] = CLASSES
+) -> Path:
+    """Noise whose mean brightness is the class; `offset` moves a whole domain."""
+    rng = np.random.default_rng(seed)
+    for index, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            level = 50 + 70 * index + offset
+            pixels = np.clip(rng.normal(level, 25, (40, 36, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{name}_{number:02}.png")
+    return root
+
+
+def write_zoo(folder: Path, architectures: tuple[str, ...] = ("test_resnet", "test_efficientnet")) -> Path:
+    """Randomly initialised networks in the local index format."""
+    folder.mkdir(parents=True)
+    index: dict[str, Any] = {}
+    for number, architecture in enumerate(architectures):
+        torch.manual_seed(number)
+        network = timm.create_model(architecture, num_classes=5)
+        save_file(
+            {name: value.clone() for name, value in network.state_dict().items()},
+            folder / f"{architecture}.safetensors",
+        )
+        index[architecture] = {
+            "file": f"{architecture}.safetensors", "architecture": architecture, "kwargs": {}, "num_classes": 5,
+            "input_size": [3, 32, 32], "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear",
+            "pretrained_on": "nothing", "modality": "image", "known_to_timm": True, "licence": "Apache-2.0",
+        }  # fmt: skip
+    (folder / "index.json").write_text(json.dumps(index))
+    return folder
+
+
+@dataclass
+class Chain:
+    """Runs stages on one store and remembers their results by label."""
+
+    store: Store
+    registry: Registry
+    done: dict[str, StageResult] = field(default_factory=dict)
+
+    def __call__(
+        self, stage: str, subject: str = "", *, inputs: Mapping[str, Ref] | None = None, options: dict[str, Any] | None = None,
+        strategies: Mapping[str, tuple[str, str, dict[str, Any]]] | None = None, seed: int = 0,
+    ) -> Ref:  # fmt: skip
+        job = StageJob(
+            stage=stage, subject=subject, inputs={key: (ref,) for key, ref in (inputs or {}).items()}, options=options or {},
+            strategies={role: Choice(kind=k, name=n, options=o) for role, (k, n, o) in (strategies or {}).items()}, seed=seed,
+        )  # fmt: skip
+        result = run_stage(self.store, self.registry, job)
+        self.done[job.label] = result
+        return result.ref
+
+    def data(self, folder: Path, target: Path | None = None) -> Ref:
+        sources = {"source": ("data-source", "image-folder", {"path": str(folder)})}
+        if target is not None:
+            folder_options = {"path": str(target), "labelled": False}
+            sources["target"] = (
+                ("data-source", "manifest", {"path": str(target)})
+                if target.is_file()
+                else ("data-source", "image-folder", folder_options)
+            )
+        loaded = self("load", strategies=sources)
+        limits = {"max_pixels": 10_000_000, "max_bad_share": 0.01, "validation": 0.2, "test": 0.2}
+        return self(
+            "check",
+            inputs={"data": loaded},
+            options=limits,
+            strategies={"check": ("data-check", "image-table", {})},
+        )
+
+    def candidates(self, zoo: Path) -> tuple[Candidate, ...]:
+        ref = self("candidates", strategies={"model-0": ("model-source", "local", {"spec": str(zoo)})})
+        return self.store.read(ref, CandidateList).entries
+
+    def pixels(self, data: Ref, candidate: Candidate) -> Ref:
+        assert candidate.preprocess is not None
+        options = {"preprocess": [candidate.preprocess.model_dump(mode="json")], "max_pixels": 10_000_000}
+        return self("pixels", inputs={"data": data}, options=options)
+
+    def train(
+        self,
+        data: Ref,
+        pixels: Ref,
+        candidate: Candidate,
+        tuner: str,
+        options: dict[str, Any] | None = None,
+        **parts: Any,
+    ) -> Ref:
+        return self(
+            "train", f"{candidate.name}-{tuner}", inputs={"data": data, "pixels": pixels, **parts},
+            options={"candidate": candidate.model_dump(mode="json"), "pretrained": True},
+            strategies={"source": source(candidate), "tuner": ("tuner", tuner, options or {})},
+        )  # fmt: skip
+
+
+def source(candidate: Candidate) -> tuple[str, str, dict[str, Any]]:
+    return "model-source", candidate.source["name"], candidate.source["options"]
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Chain:
+    torch.set_num_threads(1)
+    store = Store.open(tmp_path / "store")
+    return Chain(store, Registry.discover(cache_folder=store.root))
