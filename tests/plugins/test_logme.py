@@ -64,7 +64,9 @@ def _brute_force(features: NDArray, labels: NDArray, *, centred: bool) -> float:
 
         starts = [(0.0, -30.0), (-0.5, -0.5), (-3.0, 0.0), (-6.0, -2.0), (-1.0, 3.0)]
         runs = [
-            minimize(negative, s, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000})
+            minimize(
+                negative, s, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10, "maxiter": 4000}
+            )
             for s in starts
         ]
         best = min(runs, key=lambda run: run.fun)
@@ -200,6 +202,23 @@ def test_two_separate_maxima_do_not_hide_the_higher_one() -> None:
         refined = minimize_scalar(lambda u: -evidence(u), bounds=(top - 0.05, top + 0.05), method="bounded")
         null = -0.5 * np.log(2 * np.pi * np.e * 30 / 119)
         assert _score(features, labels) == pytest.approx(null + max(-refined.fun, 0.0), abs=1e-7)
+
+
+def test_where_the_evidence_rises_towards_no_noise_at_all_the_limit_is_reached_to_all_digits() -> None:
+    """n < D, separable: the supremum is at t -> 0, where S and the determinant both run off and cancel."""
+    interpolating = 0
+    for seed in range(6):
+        features, labels = _problem(50, 200, signal=1.5, seed=seed)
+        found = class_evidence(Moments.of(features, labels, 3))
+        left, singular, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
+        left, sigma = left[:, :49], singular[:49] ** 2
+        for label in np.flatnonzero(found.interpolates):
+            target = (labels == label) - np.mean(labels == label)
+            tension = ((left.T @ target) ** 2 / sigma).sum()
+            limit = -0.5 * np.log(2 * np.pi * np.e * tension / 49) - 0.5 * np.log(sigma).mean()
+            assert found.per_row[label] == pytest.approx(limit, abs=1e-9)
+            interpolating += 1
+    assert interpolating > 3
 
 
 @pytest.mark.parametrize("value", [0.0, 1e4, 0.3])

@@ -49,8 +49,9 @@ class LogEvidence:
             best model ignores the features.
         rank: eigenvalues that were kept.
         no_signal: [K], the evidence is largest without any feature (t -> infinity).
-        interpolates: [K], the features explain the target to within the floor of S: the value is finite
-            only because of that floor, and candidates that all interpolate cannot be told apart.
+        interpolates: [K], the features explain the target wholly (S at its floor, t -> 0). With fewer
+            eigenvalues than rows the evidence then has no upper bound and the value comes from the floor:
+            candidates that all do so cannot be told apart. With as many, the value is the evidence's limit.
     """
 
     per_row: Float
@@ -152,9 +153,9 @@ class _Curve:
     def at(self, place: Float, target: NDArray[np.intp]) -> tuple[Float, Float, Float]:
         """g and its first two derivatives at one place [p] each for the targets with index `target` [p]."""
         t = np.exp(place)
-        ratio = self.sigma[:, None] / t
-        shrunk = ratio / (1 + ratio)
-        kept = 1 - shrunk
+        sigma = self.sigma[:, None]
+        kept = t / (sigma + t)  # not 1 - shrunk, which loses all digits where t << sigma
+        shrunk = sigma / (sigma + t)
         product = kept * shrunk
         energy = self.explained[:, target]
         left = self.rest[target] + np.einsum("rp,rp->p", energy, kept)
@@ -164,7 +165,7 @@ class _Curve:
         fall[clamped] = bend[clamped] = 0.0
         left = np.maximum(left, RESIDUAL_FLOOR)
         slope = fall / left
-        value = -0.5 * np.log(left) - np.log1p(ratio).sum(axis=0) / (2 * self.rows)
+        value = -0.5 * np.log(left) - np.log1p(sigma / t).sum(axis=0) / (2 * self.rows)
         first = -0.5 * slope + shrunk.sum(axis=0) / (2 * self.rows)
         second = -0.5 * (bend / left - slope**2) - product.sum(axis=0) / (2 * self.rows)
         return value, first, second
