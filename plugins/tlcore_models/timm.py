@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Timm"]
 
 HUB = "hub"
-"""`Candidate.weights` of a model that is not on this machine yet."""
+"""`Candidate.weights`: a name and not a path, so that a candidate is the same before and after its download."""
 
 
 class Timm(ModelSource):
@@ -108,7 +108,7 @@ class Timm(ModelSource):
         candidate = candidate.model_copy(update={"preprocess": preprocess})
         return candidate.model_copy(
             update={
-                "weights": str(found) if found else HUB,
+                "weights": HUB,
                 "weights_sha256": sha256_of(found) if found else remote_sha256(config.hf_hub_id),
                 "params": count_parameters(candidate),
             }

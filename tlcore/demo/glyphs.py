@@ -134,7 +134,7 @@ def distort(
     """
     how = distortion or Distortion()
     rng = torch.Generator().manual_seed(seed)
-    parts = torch.split(torch.from_numpy(canvases), 1024)
+    parts = torch.split(torch.tensor(canvases), 1024)
     return np.concatenate([_distort(part, how, rng) for part in parts])
 
 
