@@ -141,8 +141,8 @@ def _curves(job: StageJob, ref: Ref, store: Store) -> None:
 
 
 def _evaluation(job: StageJob, ref: Ref, store: Store) -> None:
-    if job.subject:  # a trial: its accuracy is in the run card
-        return
+    if not any(name.startswith("baseline:") for name in job.inputs):
+        return  # a trial: its accuracy is in the run card
     from prefect.artifacts import create_image_artifact, create_table_artifact
 
     from tlcore.report import figures

@@ -5,6 +5,7 @@ A flag's help is the title, description, bounds and default of the option it set
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from tlcore.config import RunConfig, data_choice, load_run_file, model_choice
+from tlcore.config import RunConfig, StrategyChoice, data_choice, load_run_file, model_choice
 from tlcore.errors import UserError
 from tlcore.values import Json
 
@@ -64,7 +65,7 @@ def _choice(text: str) -> Json:
     except tomllib.TOMLDecodeError:
         pass
     options = {}
-    for part in rest.split(","):
+    for part in _BETWEEN_OPTIONS.split(rest):
         key, equals, value = part.partition("=")
         if not equals or not key.strip():
             raise UserError(
@@ -73,6 +74,10 @@ def _choice(text: str) -> Json:
             )
         options[key.strip()] = _value(value.strip())
     return {"name": name, "options": options}
+
+
+_BETWEEN_OPTIONS = re.compile(r",(?=[^,=\[\]{}\"']+=)")
+"""The comma before a key; those inside a list are followed by something else."""
 
 
 @dataclass(frozen=True)
@@ -233,14 +238,22 @@ def _set(made: dict[str, Any], path: str, value: Json) -> None:
     """Set made[a][b][c] for "a.b.c". `try` is what files call the strategies of a section."""
     *sections, last = path.split(".")
     place = made
-    for section in sections:
+    for depth, section in enumerate(sections, 1):
         inner = place.get(section)
         if not isinstance(inner, dict):
-            inner = place[section] = {} if inner is None else _as_table(inner)
+            table = _default_table(".".join(sections[:depth])) if inner is None else _as_table(inner)
+            inner = place[section] = table
         place = inner
     if last == "try":
         place.pop("strategies", None)
     place[last] = value
+
+
+def _default_table(path: str) -> dict[str, Json]:
+    """Where a strategy stands by default, its options are set beside its name; elsewhere an empty section."""
+    found = next((flag for flag in FLAGS if flag.path == path), None)
+    default = _field(path).default if found is not None else None
+    return default.model_dump() if isinstance(default, StrategyChoice) else {}
 
 
 def _as_table(value: Json) -> dict[str, Json]:

@@ -12,13 +12,14 @@ from typing import Annotated, Any
 import typer
 
 from tlcore.config import RunConfig, parse_config
+from tlcore.registry import Registry
 from tlcore.values import Ranking, RunRecord
 from tlcore_flows import cli_flags, strategies
 from tlcore_flows.cli_errors import print_json
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.terminal import Terminal
 
-__all__ = ["apps", "flows"]
+__all__ = ["AsJson", "Debug", "StorePlace", "Verbose", "apps", "flows", "store_root"]
 
 _RunFile = Annotated[
     Path | None,
@@ -42,7 +43,7 @@ _Settings = Annotated[
         show_default=False,
     ),
 ]
-_StorePlace = Annotated[
+StorePlace = Annotated[
     Path | None,
     typer.Option(
         "--store",
@@ -52,15 +53,15 @@ _StorePlace = Annotated[
         show_default=False,
     ),
 ]
-_AsJson = Annotated[
+AsJson = Annotated[
     bool,
     typer.Option("--json", help="One JSON document on stdout.", rich_help_panel=cli_flags.GENERAL),
 ]
-_Verbose = Annotated[
+Verbose = Annotated[
     bool,
     typer.Option("--verbose", help="Show the log of Prefect too.", rich_help_panel=cli_flags.GENERAL),
 ]
-_Debug = Annotated[
+Debug = Annotated[
     bool,
     typer.Option(
         "--debug", help="Show tracebacks, and all of Prefect's log.", rich_help_panel=cli_flags.GENERAL
@@ -70,10 +71,10 @@ _FRAME: dict[str, tuple[Any, Any]] = {
     "file": (_RunFile, None),
     "allow_download": (_AllowDownload, False),
     "settings": (_Settings, None),
-    "store": (_StorePlace, None),
-    "as_json": (_AsJson, False),
-    "verbose": (_Verbose, False),
-    "debug": (_Debug, False),
+    "store": (StorePlace, None),
+    "as_json": (AsJson, False),
+    "verbose": (Verbose, False),
+    "debug": (Debug, False),
 }
 """Parameters that are no option of RunConfig, with their defaults."""
 
@@ -110,12 +111,14 @@ def _prepare(given: Mapping[str, Any]) -> tuple[RunConfig, Path]:
     file: Path | None = given["file"]
     made = cli_flags.document(file, given, given["settings"] or (), allow_download=given["allow_download"])
     config = parse_config(made, where=str(file) if file is not None else "command line")
-    store = open_store(_root(given["store"]))
-    strategies.check(config, open_registry(store.root))
-    return config, store.root
+    root = store_root(given["store"])
+    # A mistake in the command leaves no store behind.
+    strategies.check(config, open_registry(root) if root.is_dir() else Registry.discover())
+    return config, open_store(root).root
 
 
-def _root(given: Path | None) -> Path:
+def store_root(given: Path | None) -> Path:
+    """The run store to use: --store, else $TLCORE_HOME, else .tlcore here."""
     return Path(given or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
 
 

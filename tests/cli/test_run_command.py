@@ -1,0 +1,186 @@
+"""`tlcore run` and `tlcore rank` up to the point where a server would be started."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from tlcore.config import RunConfig, StrategyChoice, parse_config
+from tlcore.errors import UserError
+from tlcore_flows import cli_flags, server, strategies
+
+
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mistake is told before anything is started."""
+
+    def started(*arguments: object, **options: object) -> None:
+        raise AssertionError("a server was about to be started")
+
+    monkeypatch.setattr(server, "session", started)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    for name in ("ant", "bee"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    return tmp_path / "images"
+
+
+def options(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
+    """Every option of a run file, by its dotted name."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and not issubclass(kind, StrategyChoice):
+            yield from options(kind, f"{path}.")
+        else:
+            yield path
+
+
+def test_every_option_of_a_run_file_has_a_flag() -> None:
+    assert sorted(options()) == sorted(flag.path for flag in cli_flags.FLAGS)
+
+
+def test_the_help_shows_every_flag_with_its_default(tlcore: Callable[..., Any]) -> None:
+    text = tlcore("run", "--help").out
+    for flag in cli_flags.FLAGS:
+        assert flag.name in text
+    for default in ("default: 0.15", "default: linear-probe lp-ft", "default: 100 000 000", "required"):
+        assert default in text
+
+
+def test_the_help_of_rank_leaves_out_what_comes_after_the_ranking(tlcore: Callable[..., Any]) -> None:
+    text = tlcore("rank", "--help").out
+    assert "--scorer" in text
+    assert "--tuner" not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scorer", "logmee"], ['no scorer named "logmee"', 'did you mean "logme"?']),
+        (["--tuner", "lpft"], ['no tuner named "lpft"', 'did you mean "lp-ft"?']),
+        (["--tuner", "lp-ft:epoch=3"], ["epoch", "epochs"]),
+        (["--tuner", "lp-ft:epochs=none"], ["epochs"]),
+        (["--tuner", "lp-ft:epochs"], ["epochs", "NAME:key=value"]),
+        (["--set", "selection.shortlst=3"], ["shortlst", 'did you mean "shortlist"?']),
+        (["--set", "seed"], ["--set", "section.key=value"]),
+        (["--seed", "-1"], ["seed", "greater than or equal to 0"]),
+        (["--models", "resnet18"], ["resnet18", "names no model source"]),
+        (["--device", "gpu"], ["device"]),
+    ],
+)
+def test_a_mistake_is_named_before_anything_starts(
+    arguments: list[str], words: list[str], images: Path, tlcore: Callable[..., Any], tmp_path: Path
+) -> None:
+    outcome = tlcore("run", "--data", images, "--models", f"local:{images}", *arguments)
+    assert outcome.code == 2, outcome.err
+    for word in words:
+        assert word in outcome.err
+    assert outcome.out == ""
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_folder_that_is_not_there_is_named_with_the_nearest(
+    images: Path, tlcore: Callable[..., Any]
+) -> None:
+    outcome = tlcore("run", "--data", images.parent / "imgaes", "--models", f"local:{images}", "--json")
+    assert outcome.code == 2
+    error = json.loads(outcome.out)["error"]
+    assert 'did you mean "images"?' in error["what"]
+    assert "data.source" in error["where"]
+
+
+def test_brackets_in_a_name_are_no_markup(tlcore: Callable[..., Any]) -> None:
+    outcome = tlcore("run", "[red]x.toml", "--models", "local:x")
+    assert outcome.code == 2
+    assert "[red]x.toml" in outcome.err
+
+
+def test_a_run_file_that_is_not_toml_is_named_with_its_line(
+    tlcore: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "run.toml").write_text("name = \n")
+    outcome = tlcore("run", "run.toml")
+    assert outcome.code == 2
+    assert "run.toml" in outcome.err
+    assert "line 1" in outcome.err
+
+
+def test_adapters_are_not_checked_without_a_target(images: Path) -> None:
+    config = parse_config(
+        {"data": {"source": str(images)}, "models": ["local:x"], "adapt": {"try": ["no-such-adapter"]}}
+    )
+    assert "adapter" not in {kind for _, kind, _ in strategies.chosen(config)}
+
+
+def made(*flags: tuple[str, Any], file: Path | None = None, allow_download: bool = False) -> dict[str, Any]:
+    return cli_flags.document(file, dict(flags), (), allow_download=allow_download)
+
+
+def test_flags_override_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'models = ["local:zoo"]\nseed = 3\n[data]\nsource = "here"\ntest = 0.3\n'
+        '[finetune]\ntry = ["full"]\n[selection]\nscorers = ["logme"]\n'
+    )
+    document = made(("seed", 7), ("tuner", ["lp-ft:epochs=4,lr=1e-3"]), ("data", "there"), file=file)
+    config = parse_config(document)
+    assert config.seed == 7
+    assert config.data.test == 0.3
+    assert config.data.source.options["path"] == "there"
+    (tuner,) = config.finetune.strategies
+    assert (tuner.name, tuner.options) == ("lp-ft", {"epochs": 4, "lr": 0.001})
+
+
+def test_set_reaches_any_option() -> None:
+    settings = ["evaluation.replicates=200", "evaluation.scratch.options.epochs=2", "name=nightly run"]
+    document = cli_flags.document(
+        None, {"data": "here", "models": ["local:zoo"]}, settings, allow_download=False
+    )
+    config = parse_config(document)
+    assert config.evaluation.replicates == 200
+    assert config.evaluation.scratch == StrategyChoice(name="full", options={"epochs": 2})
+    assert config.name == "nightly run"
+
+
+def test_existing_paths_become_absolute(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(images.parent)
+    document = made(("data", "images"), ("models", ["local:images", "timm:resnet*"]))
+    assert document["data"]["source"]["options"]["path"] == str(images.resolve())
+    specs = [model["options"]["spec"] for model in document["models"]]
+    assert specs == [str(images.resolve()), "resnet*"]
+
+
+def test_a_run_is_named_after_its_data(images: Path) -> None:
+    assert made(("data", str(images)), ("models", ["local:x"]))["name"] == "images"
+
+
+def test_allow_download_reaches_every_hub_model_and_no_other(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('models = ["timm:resnet18", "local:zoo", {name = "timm", spec = "vit_*"}]\n')
+    document = made(file=file, allow_download=True)
+    config = parse_config({**document, "data": {"source": "x"}})
+    allowed = [model.options.get("allow_download") for model in config.models]
+    assert allowed == [True, None, True]
+
+
+def test_adapt_none_tries_no_adapter() -> None:
+    assert made(("adapt", ["none"]))["adapt"]["try"] == []
+
+
+def test_a_strategy_option_may_be_a_list() -> None:
+    document = made(("scorer", ["some:penalties=[1, 2],mode=a-b"]))
+    (choice,) = document["selection"]["scorers"]
+    assert choice == {"name": "some", "options": {"penalties": [1, 2], "mode": "a-b"}}
+
+
+def test_an_option_without_a_value_is_refused() -> None:
+    with pytest.raises(UserError, match="is no option"):
+        made(("scorer", ["some:centred"]))
