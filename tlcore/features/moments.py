@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcore.errors import UserError
+from tlcore.features.rows import check_features, checked_labels, checked_probabilities
 
-__all__ = ["Moments", "MomentsBuilder", "check_features"]
+__all__ = ["Moments", "MomentsBuilder"]
 
 Float = NDArray[np.float64]
 BATCH = 2048
@@ -269,10 +270,10 @@ class MomentsBuilder:
         """Add a batch; see `Moments.of`. Rows in errors are counted from the first batch on."""
         rows = np.asarray(features)
         check_features(rows, first_row=self._rows)
-        codes = self._checked_labels(labels, len(rows))
+        codes = checked_labels(labels, len(rows), self._classes, first_row=self._rows)
         mass = None
         if source_probabilities is not None:
-            mass = _checked_probabilities(source_probabilities, len(rows), self._rows)
+            mass = checked_probabilities(source_probabilities, len(rows), first_row=self._rows)
         for start in range(0, len(rows), BATCH):
             part = slice(start, start + BATCH)
             self._add(rows[part].astype(np.float64), codes[part], None if mass is None else mass[part])
@@ -310,55 +311,6 @@ class MomentsBuilder:
         )
         self._sum = batch if self._sum is None else self._sum + batch
 
-    def _checked_labels(self, labels: ArrayLike, n: int) -> NDArray[np.int64]:
-        codes = np.asarray(labels)
-        if codes.shape != (n,):
-            raise UserError(f"{n} rows of features, but labels of shape {codes.shape}")
-        if codes.dtype.kind not in "iu":
-            raise UserError(
-                f"labels must be encoded as whole numbers, not {codes.dtype}",
-                hint="encode class names by their place in the sorted list of classes",
-            )
-        wrong = np.flatnonzero((codes < 0) | (codes >= self._classes))
-        if wrong.size:
-            raise UserError(
-                f"labels outside 0 … {self._classes - 1} in {_rows(wrong, self._rows)}",
-                hint="leave rows without a label out; scores need labelled images",
-            )
-        return codes.astype(np.int64)
-
-
-def check_features(features: NDArray[Any], *, first_row: int = 0, where: str = "") -> None:
-    """Raise UserError unless `features` is a numeric [n, D] array of finite values with n, D > 0.
-
-    Rows with NaN or infinity are named; their numbers start at `first_row`.
-    """
-    if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
-        raise UserError(
-            f"features must be a table of numbers with at least one row and one column, not {features.dtype} of "
-            f"shape {features.shape}",
-            where=where,
-        )
-    for start in range(0, len(features), BATCH):
-        part = features[start : start + BATCH]
-        finite = np.isfinite(part).all(axis=1)
-        if not finite.all():
-            # Only now look at the rest: the error should name the first rows of the whole array.
-            wrong = np.flatnonzero(~np.isfinite(features).all(axis=1))
-            raise UserError(f"features are NaN or infinite in {_rows(wrong, first_row)}", where=where)
-
-
-def _checked_probabilities(probabilities: ArrayLike, n: int, first_row: int) -> Float:
-    mass = np.asarray(probabilities, dtype=np.float64)
-    if mass.ndim != 2 or len(mass) != n or mass.shape[1] == 0:
-        raise UserError(f"{n} rows of features, but source probabilities of shape {mass.shape}")
-    # A NaN fails both comparisons, so it is caught here too.
-    sound = (mass >= 0).all(axis=1) & (np.abs(mass.sum(axis=1) - 1) <= 1e-3)
-    if not sound.all():
-        wrong = _rows(np.flatnonzero(~sound), first_row)
-        raise UserError(f"source probabilities are negative or do not sum to 1 in {wrong}")
-    return mass
-
 
 def _sums_by_class(rows: Float, codes: NDArray[np.int64], classes: int) -> Float:
     """Sum of `rows` [n, D] per class, [classes, D]: O(n D), where a one-hot product takes O(n D K)."""
@@ -367,9 +319,3 @@ def _sums_by_class(rows: Float, codes: NDArray[np.int64], classes: int) -> Float
     sums = np.zeros((classes, rows.shape[1]))
     sums[present] = np.add.reduceat(rows[order], starts, axis=0)
     return sums
-
-
-def _rows(wrong: NDArray[np.intp], first_row: int) -> str:
-    named = ", ".join(str(row + first_row) for row in wrong[:5])
-    more = f" and {wrong.size - 5} more" if wrong.size > 5 else ""
-    return f"{'row' if wrong.size == 1 else 'rows'} {named}{more}"

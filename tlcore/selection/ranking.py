@@ -8,13 +8,16 @@ one scorer does wrong ends the run; it is written down where the score would hav
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from tlcore.errors import PluginError, TlcoreError, UserError
 from tlcore.features.moments import Moments
@@ -26,6 +29,9 @@ __all__ = ["left_out", "rank", "score_candidate"]
 
 TIE = 1e-9
 """Scores nearer than this share of their size are equal: rounding must not decide a rank."""
+SMALL = 1024
+"""Up to this many images or features, whichever is fewer, linear algebra runs on one thread."""
+_BLAS_THREADS = threading.Lock()
 MINIMUM_REPLICATES = 8
 """With fewer replicates than this an interval would be a guess, and none is given."""
 
@@ -62,20 +68,21 @@ def score_candidate(
     scores: dict[str, float] = {}
     spread: dict[str, Interval] = {}
     notes: list[str] = []
-    for scorer in scorers:
-        name = scorer.card.name
-        try:
-            scores[name] = _checked_score(scorer, evidence)
-        except TlcoreError as error:
-            notes.append(f"{name}: {error.what}")
-            continue
-        if replicates:
-            values = _replicated(scorer, evidence, subsets)
-            images, half = evidence.labels.size, subsets[0].size
-            if len(values) >= min(MINIMUM_REPLICATES, replicates) > 1 and half < images:
-                spread[name] = jackknife_interval(scores[name], values, images, half)
-            else:
-                notes.append(f"{name}: no spread, the score is not defined on subsets of the images")
+    with _calm_blas(min(evidence.moments.n, evidence.moments.dim)):
+        for scorer in scorers:
+            name = scorer.card.name
+            try:
+                scores[name] = _checked_score(scorer, evidence)
+            except TlcoreError as error:
+                notes.append(f"{name}: {error.what}")
+                continue
+            if replicates:
+                values = _replicated(scorer, evidence, subsets)
+                images, half = evidence.labels.size, subsets[0].size
+                if len(values) >= min(MINIMUM_REPLICATES, replicates) > 1 and half < images:
+                    spread[name] = jackknife_interval(scores[name], values, images, half)
+                else:
+                    notes.append(f"{name}: no spread, the score is not defined on subsets of the images")
     return Ranked(
         candidate=candidate.name,
         rank=None,
@@ -139,6 +146,21 @@ def rank(entries: Sequence[Ranked], *, scorers: Sequence[str], images: int) -> R
         if entry.skipped is not None or not entry.scores
     ]
     return Ranking(entries=(*ranked, *rest), scorers=tuple(scorers), images=images)
+
+
+@contextmanager
+def _calm_blas(size: int) -> Iterator[None]:
+    """One BLAS thread for small matrices.
+
+    A replicate makes hundreds of calls too short to gain from threads; where other work wants the cores,
+    waiting for the second thread in each of them made scoring twenty times slower (measured). The number of
+    threads belongs to the process, hence the lock: two candidates at once must not restore each other's.
+    """
+    if size > SMALL:
+        yield
+        return
+    with _BLAS_THREADS, threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def _checked_score(scorer: Scorer, evidence: Evidence) -> float:
