@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -34,6 +35,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Command -> the module of this package that holds its `app`, and its line in `tlcore --help`."""
 
 INTERRUPTED = 130
+
+_SPEC = re.compile(r"[a-z0-9][a-z0-9-]+:.")
 
 
 class _Lazy(TyperGroup):
@@ -106,7 +109,7 @@ def run(arguments: list[str]) -> int:
 
     tell = cli_errors.Teller(as_json="--json" in arguments, debug="--debug" in arguments)
     try:
-        code = app(arguments, prog_name="tlcore", standalone_mode=False)
+        code = app(_spread_models(arguments), prog_name="tlcore", standalone_mode=False)
     except TlcoreError as error:
         return tell.known(error)
     except typer.TyperException as error:
@@ -120,6 +123,21 @@ def run(arguments: list[str]) -> int:
     if code == INTERRUPTED:
         return tell.interrupted(INTERRUPTED)
     return code if isinstance(code, int) else 0
+
+
+def _spread_models(arguments: list[str]) -> list[str]:
+    """`--models A B` as `--models A --models B`: what follows and reads NAME:SPEC is one more model."""
+    spread: list[str] = []
+    in_models = False
+    for argument in arguments:
+        if in_models and spread[-1] != "--models" and _SPEC.match(argument):
+            spread.append("--models")
+        elif argument.startswith("-"):
+            in_models = argument == "--models"
+        elif spread and spread[-1] != "--models":
+            in_models = False
+        spread.append(argument)
+    return spread
 
 
 def _silence() -> int:

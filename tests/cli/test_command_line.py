@@ -136,3 +136,19 @@ def test_looking_around_makes_no_store(tlcore: Callable[..., Any], tmp_path: Pat
     for arguments in (["plugins"], ["runs"], ["runs", "show", "last"]):
         tlcore(*arguments)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "spread"),
+    [
+        ("--models local:a timm:b --seed 1", "--models local:a --models timm:b --seed 1"),
+        ("--models local:a run.toml", "--models local:a run.toml"),
+        ("run.toml --models local:a --scorer x:k=1", "run.toml --models local:a --scorer x:k=1"),
+        ("--models=local:a timm:b", "--models=local:a timm:b"),
+        ("--models bare timm:b", "--models bare --models timm:b"),
+        ("--models local:a run.toml timm:b", "--models local:a run.toml timm:b"),
+        ("--models", "--models"),
+    ],
+)
+def test_models_may_follow_each_other(given: str, spread: str) -> None:
+    assert cli._spread_models(given.split()) == spread.split()
