@@ -194,7 +194,8 @@ def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation |
             continue
         finished[choice.name] = (ref, run.store.read(ref, AdaptedModel))
     if not finished:
-        run.warnings.append("no adapter finished; the source-only model is kept")
+        if failed:
+            run.warnings.append("no adapter finished; the source-only model is kept")
         return None, None
     verdict = judge_adapters(
         [value for _, value in finished.values()],

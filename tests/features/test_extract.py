@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from tlcore.errors import PluginError, UserError
-from tlcore.features.extract import extract, normalised
+from tlcore.features.extract import extract
 from tlcore.features.files import load_features, save_features
 from tlcore.features.folding import folded
+from tlcore.features.normalisation import normalise
 from tlcore.values import Preprocess
 
 PREPROCESS = Preprocess(height=64, width=64)
@@ -101,7 +102,7 @@ def test_features_that_are_no_vector_are_averaged_over_positions(name: str) -> N
     network = _network(name, num_classes=0, global_pool="", **arguments)
     found = extract(network, _pixels(2), PREPROCESS, head=False).features
     with torch.no_grad():
-        maps = network.forward_features(normalised(_pixels(2), PREPROCESS))
+        maps = network.forward_features(normalise(torch.from_numpy(_pixels(2)), PREPROCESS))
     wanted = maps.mean((2, 3)) if maps.ndim == 4 else maps.mean(1)
     np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-4, atol=1e-5)
 
@@ -140,7 +141,7 @@ class _Tiny(nn.Module):
 def test_a_fold_that_would_change_the_features_is_seen_and_dropped() -> None:
     network = _Tiny(twice=True).eval()
     twin, count = folded(network, torch.zeros(1, 3, 64, 64))
-    x = normalised(_pixels(2), PREPROCESS)
+    x = normalise(torch.from_numpy(_pixels(2)), PREPROCESS)
     with torch.no_grad():
         plain = network.forward_head(network.forward_features(x))
         assert count == 1 and not torch.allclose(

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tlcore.errors import PluginError, UserError
 from tlcore.features.folding import folded
+from tlcore.features.normalisation import normalise
 from tlcore.values import Preprocess
 
-__all__ = ["ExtractedFeatures", "extract", "normalised"]
+__all__ = ["ExtractedFeatures", "extract"]
 
 FOLD_TOLERANCE = 1e-2
 """|folded - plain| / |plain| per image, at most: a cosine of at least 0.99995, and the same length."""
@@ -45,6 +46,7 @@ def extract(
     preprocess: Preprocess,
     *,
     head: bool,
+    rows: NDArray[np.int64] | None = None,
     name: str = "",
     batch_size: int = 64,
     device: str | torch.device = "cpu",
@@ -61,6 +63,7 @@ def extract(
         network: timm network: `forward_features`, `forward_head(maps, pre_logits=True)`, `get_classifier`.
         pixels: uint8 RGB [n, height, width, 3], as `preprocess` sizes them; a memory map is read by batches.
         preprocess: gives the normalisation (x / 255 - mean) / std.
+        rows: positions in `pixels` to look at, in this order; None: all.
         head: also compute the source head's probabilities, where the network has a head.
         name: of the candidate, for errors.
         on_progress: called after each batch with images done and images in all.
@@ -75,13 +78,18 @@ def extract(
     for method in ("forward_features", "forward_head", "get_classifier"):
         if not callable(getattr(network, method, None)):
             raise PluginError(f"the network has no {method}(): it is no timm network", where=name)
-    n = len(pixels)
+    index = np.arange(len(pixels)) if rows is None else rows
+    n = len(index)
+    if n == 0:
+        raise UserError("there are no images to extract features from", where=name)
     features: NDArray[np.float32] | None = None
     probabilities: NDArray[np.float32] | None = None
     with torch.inference_mode():
-        forward, count = _prepared(network, normalised(pixels[:PROBE], preprocess, device), head)
+        forward, count = _prepared(network, _normalised(pixels[index[:PROBE]], preprocess, device), head)
         for start in range(0, n, batch_size):
-            found, likely = forward(normalised(pixels[start : start + batch_size], preprocess, device))
+            found, likely = forward(
+                _normalised(pixels[index[start : start + batch_size]], preprocess, device)
+            )
             stop = min(start + batch_size, n)
             if features is None:
                 features = np.empty((n, found.shape[1]), dtype=np.float32)
@@ -103,15 +111,9 @@ def extract(
     return ExtractedFeatures(features, probabilities, count)
 
 
-def normalised(
-    pixels: NDArray[np.uint8], preprocess: Preprocess, device: str | torch.device = "cpu"
-) -> Tensor:
-    """(x / 255 - mean) / std of uint8 [n, H, W, 3], as float32 [n, 3, H, W] in channels_last order."""
+def _normalised(pixels: NDArray[np.uint8], preprocess: Preprocess, device: str | torch.device) -> Tensor:
     # A copy, since a memory map is read-only and torch cannot say so of a tensor.
-    raw = torch.from_numpy(np.array(pixels)).to(device).permute(0, 3, 1, 2)
-    mean = torch.tensor(preprocess.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(preprocess.std, device=device).view(1, 3, 1, 1)
-    return raw.float().div_(255).sub_(mean).div_(std)
+    return normalise(torch.from_numpy(np.array(pixels)).to(device), preprocess)
 
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
@@ -174,5 +176,3 @@ def _check_pixels(pixels: NDArray[np.uint8], preprocess: Preprocess, name: str) 
             f"pixels must be uint8 of shape [n, {size[0]}, {size[1]}, 3], not {pixels.dtype} of {pixels.shape}",
             where=name,
         )
-    if len(pixels) == 0:
-        raise UserError("there are no images to extract features from", where=name)

@@ -81,7 +81,7 @@ def features(context: StageContext) -> FeatureFiles:
     pixels = pixels_for(context, candidate.preprocess)
     started = time.monotonic()
     extracted = extract(
-        network, pixels[rows], candidate.preprocess, head=True, name=candidate.name, device=context.job.device,
+        network, pixels, candidate.preprocess, rows=rows, head=True, name=candidate.name, device=context.job.device,
         on_progress=lambda done, total: context.progress(done, total, "features"),
     )  # fmt: skip
     seconds = max(time.monotonic() - started, 1e-9)

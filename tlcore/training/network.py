@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tlcore.values import Preprocess
 
-__all__ = ["Network", "make_network", "normalise"]
+__all__ = ["Network", "make_network"]
 
 
 class Network(nn.Module):
@@ -52,11 +52,3 @@ def make_network(backbone: nn.Module, classes: int, *, preprocess: Preprocess) -
     nn.init.zeros_(network.head.weight)
     nn.init.zeros_(network.head.bias)
     return network
-
-
-def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
-    """uint8 [n, H, W, 3] -> float32 [n, 3, H, W] channels_last: (x / 255 - mean) / std."""
-    mean = torch.tensor(preprocess.mean, device=pixels.device).mul_(255)
-    std = torch.tensor(preprocess.std, device=pixels.device).mul_(255)
-    # Permuting NHWC gives NCHW in the channels_last memory format without a copy.
-    return pixels.float().sub_(mean).div_(std).permute(0, 3, 1, 2)

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlcore.training.network import Network, normalise
+from tlcore.features.normalisation import normalise
+from tlcore.training.network import Network
 from tlcore.values import Preprocess
 
 __all__ = ["predict"]

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from tlcore.features.normalisation import normalise
 from tlcore.training.augment import augment
-from tlcore.training.network import normalise
 from tlcore.training.plan import Augment, View
 from tlcore.values import Preprocess
 

@@ -1,0 +1,225 @@
+"""The main job as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+from safetensors.numpy import load_file
+
+from tlcore.report.document import RUN_SCHEMA
+
+from .conftest import Command
+
+pytestmark = pytest.mark.slow
+
+FAST = [
+    "--tuner",
+    "lp-ft:epochs=2,batch_size=8",
+    "--scratch",
+    "full:epochs=1",
+    "--bootstrap",
+    "100",
+    "--replicates",
+    "0",
+]
+
+
+def test_from_a_folder_to_predictions_and_all_from_the_cache_the_second_time(
+    command: Callable[..., Command], photos: Path, zoo: Path
+) -> None:
+    tlcore = command()
+    arguments = ["run", "--data", str(photos), "--models", f"local:{zoo}", *FAST]
+    first = tlcore.json(*arguments)
+    jsonschema.validate(first, RUN_SCHEMA)
+    assert first["cached"] == [] and first["metrics"]["accuracy"] == 1.0 and first["adaptation"] is None
+    assert set(first["baselines"]) == {"majority", "linear-probe", "scratch"} and first["parity"]["passed"]
+    second = tlcore.json(*arguments)
+    assert set(second["seconds"]) - set(second["cached"]) == {"card"}
+    same = ("ranking", "chosen", "metrics", "baselines", "parity")
+    assert {key: second[key] for key in same} == {key: first[key] for key in same}
+
+    shutil.copy(first["onnx"], photos.parent / "alone.onnx")
+    image = next((photos / "bee").iterdir())
+    (photos / "bee" / "broken.jpg").write_text("no image")
+    predicted = tlcore.json(
+        "predict", str(photos.parent / "alone.onnx"), str(image), str(photos / "bee" / "broken.jpg")
+    )
+    good, bad = predicted["predictions"]
+    assert (
+        good["label"] == "bee" and good["error"] is None and bad["label"] is None and "image" in bad["error"]
+    )
+
+    listed = tlcore.json("runs")["runs"]
+    assert [run["run_id"] for run in listed] == [second["run_id"], first["run_id"]]
+    card = Path(first["card"]).read_text()
+    assert "http://" not in card.replace("http://www.w3.org", "") and "<script src" not in card
+    assert oct(tlcore.home.stat().st_mode & 0o777) == "0o700"
+    for record in (tlcore.home / "prefect-results").iterdir():
+        json.loads(record.read_text())  # JSON, never a pickle
+
+
+def test_adaptation_is_judged_and_the_target_is_what_is_measured(
+    command: Callable[..., Command], photos: Path, target: Path, zoo: Path
+) -> None:
+    done = command().json(
+        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, "--adapt", "coral:epochs=1",
+        "--adapt", "dann:epochs=1",
+    )  # fmt: skip
+    adaptation = done["adaptation"]
+    assert [entry["strategy"] for entry in adaptation["tried"]] == ["coral", "dann"]
+    assert adaptation["kept"] in {"source-only", "coral", "dann"} and adaptation["reason"]
+    assert (
+        adaptation["source_only"]["accuracy"] is not None
+        and adaptation["tried"][0]["accuracy_oracle"] is not None
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: object, seconds: float = 240) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"  # type: ignore[attr-defined]
+        assert time.monotonic() < deadline, "the moment to kill never came"
+        time.sleep(0.01)
+
+
+def weights(home: Path) -> dict[str, bytes]:
+    """Bytes of every trained network, by the address of its stage."""
+    found = {}
+    for path in (home / "stages" / "train").glob("*/weights.safetensors"):
+        found[path.parent.name] = b"".join(value.tobytes() for _, value in sorted(load_file(path).items()))
+    return found
+
+
+def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
+    command: Callable[..., Command], photos: Path, zoo: Path
+) -> None:
+    """kill -9 while candidates are scored, inside training, and after it; then once more to the end."""
+    arguments = [
+        "run", "--data", str(photos), "--models", f"local:{zoo}", "--tuner", "full:epochs=12,batch_size=2", "--scratch",
+        "full:epochs=1", "--bootstrap", "100", "--replicates", "0",
+    ]  # fmt: skip
+    unbroken = command("whole").json(*arguments)
+    broken = command("broken")
+    moments: list[Callable[[], bool]] = [
+        lambda: any((broken.home / "stages" / "features").glob("*/value.json")),
+        lambda: any((broken.home / "work" / "train").glob("*/training.pt")),
+        lambda: any((broken.home / "stages" / "train").glob("*/value.json")),
+    ]
+    for moment in moments:
+        process = broken.start(*arguments, "--json")
+        wait_for(moment, process)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        (state,) = broken.json("runs")["runs"]
+        assert state["state"] == "interrupted"
+    ended = broken.json(*arguments)
+    (state,) = broken.json("runs")["runs"]
+    assert state["state"] == "completed" and state["run_id"] == ended["run_id"]
+    same = ("ranking", "chosen", "metrics", "baselines")
+    strip = {"images_per_second"}
+    clean = [
+        {**run, "ranking": [{k: v for k, v in row.items() if k not in strip} for row in run["ranking"]]}
+        for run in (unbroken, ended)
+    ]
+    assert {key: clean[0][key] for key in same} == {key: clean[1][key] for key in same}
+    assert weights(broken.home) == weights(unbroken_home := command("whole").home) and unbroken_home.is_dir()
+
+
+def test_a_strangers_scorer_is_used_by_its_name(
+    command: Callable[..., Command], photos: Path, zoo: Path, example_plugin: Path
+) -> None:
+    tlcore = command(PYTHONPATH=str(example_plugin))
+    assert "mean-margin" in tlcore("plugins").stdout
+    ranking = tlcore.json(
+        "rank",
+        "--data",
+        str(photos),
+        "--models",
+        f"local:{zoo}",
+        "--scorer",
+        "mean-margin",
+        "--scorer",
+        "logme",
+    )["ranking"]
+    assert all(set(row["scores"]) == {"mean-margin", "logme"} for row in ranking)
+    unknown = command("other")(
+        "rank", "--data", str(photos), "--models", f"local:{zoo}", "--scorer", "mean-margin"
+    )
+    assert unknown.returncode == 2 and 'no scorer named "mean-margin"' in unknown.stderr
+
+
+def test_a_candidate_that_fails_is_reported_and_the_run_goes_on(
+    command: Callable[..., Command], photos: Path, zoo: Path
+) -> None:
+    index = json.loads((zoo / "index.json").read_text())
+    index["test_efficientnet"]["file"] = "test_resnet.safetensors"  # weights that do not fit
+    (zoo / "index.json").write_text(json.dumps(index))
+    ranking = command().json("rank", "--data", str(photos), "--models", f"local:{zoo}")["ranking"]
+    good, bad = ranking
+    assert (good["candidate"], good["rank"], good["skipped"]) == ("test_resnet", 1, None)
+    assert bad["rank"] is None and "fit" in bad["skipped"]
+
+
+def make_fault(photos: Path, name: str) -> list[str]:
+    """Break the folder in one way; what the message must name."""
+    if name == "one class":
+        for folder in ("bee", "cat"):
+            shutil.rmtree(photos / folder)
+        return ["class"]
+    if name == "a class with one image":
+        for path in sorted((photos / "bee").iterdir())[1:]:
+            path.unlink()
+        return ["bee", "image"]
+    if name == "empty folder":
+        shutil.rmtree(photos)
+        photos.mkdir()
+        return ["photos"]
+    if name == "bad files":
+        (photos / "ant" / "text.jpg").write_text("hello")
+        (photos / "ant" / "zero.png").write_bytes(b"")
+        cut = next((photos / "cat").iterdir()).read_bytes()
+        (photos / "cat" / "cut.png").write_bytes(cut[: len(cut) // 2])
+        return ["text.jpg", "zero.png", "cut.png", "--max-bad-share"]
+    with (photos / "table.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "label"])
+        writer.writerow(["ant/ant_00.png", "ant"])
+        writer.writerow(
+            ["../../outside.png", "ant"] if name == "leaves the root" else ["ant/gone.png", "ant"]
+        )
+    return ["outside.png"] if name == "leaves the root" else ["gone.png"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["one class", "a class with one image", "empty folder", "bad files", "leaves the root", "missing file"],
+)
+def test_a_fault_in_the_data_exits_with_2_and_is_named(
+    command: Callable[..., Command], photos: Path, zoo: Path, fault: str
+) -> None:
+    named = make_fault(photos, fault)
+    place = photos / "table.csv" if (photos / "table.csv").exists() else photos
+    done = command()("rank", "--data", str(place), "--models", f"local:{zoo}")
+    assert done.returncode == 2, done.stderr
+    assert all(name in done.stderr for name in named), done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+
+
+def test_bad_files_below_the_share_are_named_and_left_out(
+    command: Callable[..., Command], photos: Path, zoo: Path
+) -> None:
+    make_fault(photos, "bad files")
+    done = command()(
+        "rank", "--data", str(photos), "--models", f"local:{zoo}", "--max-bad-share", "0.2", "--json"
+    )
+    assert done.returncode == 0 and json.loads(io.StringIO(done.stdout).read())["ranking"][0]["rank"] == 1
