@@ -128,6 +128,9 @@ def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
     from tlcore_flows import observe, server
 
     os.environ["TLCORE_HOME"] = str(root)
+    # Threads that spin while they wait cost a busy machine far more than they save: training steps of small
+    # networks took 10 to 60 times as long beside other work. torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     server.quiet_environment(verbose=verbose, debug=debug)
     with (
         observe.on_terminal(verbose=verbose or debug) as terminal,
