@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tlcore.demo.publish import published
 from tlcore.demo.zoo import ZOO, Member, build_zoo, write_rendered_digits
-from tlcore.errors import UserError
+from tlcore.errors import RetryableError, UserError
 from tlcore_models.local import Local
 
 TINY = (
@@ -101,12 +102,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         published(tmp_path / "file" / "zoo", "f", lambda partial: None)
 
 
-def test_the_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
+def test_the_global_random_state_and_threads_are_left_as_they_were(tmp_path: Path) -> None:
     torch.manual_seed(3)
-    expected = torch.rand(2)
+    expected, threads = torch.rand(2), torch.get_num_threads()
     torch.manual_seed(3)
     build_zoo(tmp_path / "zoo", members=TINY[2:])
-    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(torch.rand(2), expected) and torch.get_num_threads() == threads
 
 
 def test_rendered_digits_are_a_folder_per_split_and_class_without_duplicates(tmp_path: Path) -> None:
@@ -158,3 +159,15 @@ def test_networks_that_learned_digits_transfer_to_scans_and_the_random_one_does_
         reached[one.name] = probe.score(features[test], digits.target[test])
     assert reached["digits-byobnet"] > 0.85
     assert reached["random-resnet"] < reached["digits-byobnet"] - 0.08
+
+
+def test_a_full_disk_may_be_tried_again_and_nothing_is_half_written(tmp_path: Path) -> None:
+    def fill(partial: Path) -> None:
+        (partial / "half").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(RetryableError, match="No space left"):
+        published(tmp_path / "zoo", "f", fill)
+    assert not (tmp_path / "zoo").exists()
+    assert published(tmp_path / "zoo", "f", lambda partial: None) is False
+    assert published(tmp_path / "zoo", "f", fill) is True

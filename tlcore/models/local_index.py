@@ -167,7 +167,7 @@ def candidate_of(
     try:
         params = count_parameters(candidate)
     except UserError as error:
-        return candidate.model_copy(update={"skipped": str(error)})
+        return candidate.model_copy(update={"skipped": error.what})
     return candidate.model_copy(update={"params": params, "weights_sha256": sha256_of(path)})
 
 
