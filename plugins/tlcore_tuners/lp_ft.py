@@ -28,7 +28,7 @@ class LpFt(Tuner):
         traits=frozenset({"target-labels"}),
     )
 
-    epochs: int = Field(8, ge=1, le=1000, description="passes over the training images in the second phase")
+    epochs: int = Field(5, ge=1, le=1000, description="passes over the training images in the second phase")
     lr: float = Field(1e-4, gt=0, le=1, description="peak learning rate of the second phase (AdamW)")
     weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
     batch_size: int = Field(16, ge=2, le=4096, description="images")

@@ -1,0 +1,1 @@
+"""What the measured figures in README.md come from; no part of the distribution."""
