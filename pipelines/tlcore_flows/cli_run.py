@@ -136,6 +136,8 @@ def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
         observe.on_terminal(verbose=verbose or debug) as terminal,
         server.session(root, say=terminal.say, preload=_preload),
     ):
+        if not debug:
+            server.without_tracebacks()
         yield terminal
 
 

@@ -7,6 +7,8 @@ local server is started for as long as the process lives, with its database in t
 from __future__ import annotations
 
 import contextlib
+import copy
+import logging
 import os
 import queue
 import secrets
@@ -20,7 +22,7 @@ from pathlib import Path
 
 from tlcore.errors import RetryableError
 
-__all__ = ["has_server", "local_server", "quiet_environment", "session"]
+__all__ = ["has_server", "local_server", "quiet_environment", "session", "without_tracebacks"]
 
 START_TIMEOUT_SECONDS = 120.0
 """A fresh database on a loaded two-core machine took 17 s."""
@@ -50,6 +52,21 @@ def quiet_environment(*, verbose: bool = False, debug: bool = False) -> None:
     console = "INFO" if verbose else "CRITICAL"
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", console)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL", console)
+
+
+def without_tracebacks() -> None:
+    """Prefect's console lines stay one line each: a failure is told once, at the end, and --debug tells all."""
+    for handler in logging.getLogger().handlers:
+        handler.format = _one_line(handler.format)  # type: ignore[method-assign,assignment]
+
+
+def _one_line(format: Callable[[logging.LogRecord], str]) -> Callable[[logging.LogRecord], str]:
+    def formatted(record: logging.LogRecord) -> str:
+        bare = copy.copy(record)  # other handlers, the one of the Prefect UI among them, want all of it
+        bare.exc_info = bare.exc_text = bare.stack_info = None
+        return format(bare)
+
+    return formatted
 
 
 def has_server() -> bool:

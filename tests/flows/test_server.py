@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -109,3 +111,22 @@ def test_telemetry_is_off_and_what_the_user_set_stays(monkeypatch: pytest.Monkey
     assert os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert os.environ["DO_NOT_TRACK"] == "1"
     assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "DEBUG"
+
+
+def test_a_traceback_of_prefect_stays_off_the_console_and_reaches_other_handlers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console, other = io.StringIO(), io.StringIO()
+    handlers = [logging.StreamHandler(console), logging.StreamHandler(other)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    log = logging.Logger("a task")
+    monkeypatch.setattr(logging.getLogger(), "handlers", handlers[:1])
+    server.without_tracebacks()
+    for handler in reversed(handlers):  # the other one formats, and caches, the traceback first
+        log.addHandler(handler)
+    try:
+        raise ZeroDivisionError("a bug")
+    except ZeroDivisionError:
+        log.exception("it failed")
+    assert console.getvalue() == "it failed\n"
+    assert "Traceback" in other.getvalue()
