@@ -202,7 +202,7 @@ class EvaluationConfig(_Section):
 
     replicates: int = Field(1000, ge=100, le=100_000, title="Bootstrap replicates")
     scratch: Choice = Field(
-        StrategyChoice(name="full"),
+        StrategyChoice(name="full", options={"epochs": 6}),
         title="From-scratch baseline",
         description="the strategy that trains the chosen network from a random initialisation",
     )

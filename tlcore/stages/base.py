@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from tlcore.errors import UserError
 from tlcore.protocols import Strategy
 from tlcore.registry import Registry
+from tlcore.stages.machine import settle
 from tlcore.store import Store, Work, content_key
 from tlcore.values import Json, Ref, Value
 
@@ -152,8 +153,7 @@ def run_stage(
         raise UserError(f'no stage named "{job.stage}"', choices=STAGES)
 
     def work(place: Work) -> None:
-        if job.threads and job.device == "cpu":
-            _set_threads(job.threads)
+        settle(job.threads, job.device)
         place.write(_body(job.stage)(StageContext(store, registry, job, place, progress)))
 
     if job.stage in FROM_OUTSIDE:
@@ -178,9 +178,3 @@ def _body(stage: str) -> Callable[[StageContext], BaseModel]:
     module, _, name = STAGES[stage].partition(":")
     body: Callable[[StageContext], BaseModel] = getattr(importlib.import_module(module), name)
     return body
-
-
-def _set_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
