@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -99,10 +100,12 @@ def main() -> None:
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     port = int(os.environ.get("TLCORE_UI_PORT", "4200"))
     settings = {**environment(home, port), "TLCORE_HOME": str(store)}
-    print("starting a Prefect server and a worker (10-20 s)")
+    # Ended by a signal, it ends server and worker as it does at Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    print("starting a Prefect server and a worker (10-20 s)", flush=True)
     with serve(settings, port, home / "ui.log"):
         deploy(settings)
-        print(f"\nthe UI is at http://127.0.0.1:{port}; Ctrl-C ends server and worker\n")
+        print(f"\nthe UI is at http://127.0.0.1:{port}; Ctrl-C ends server and worker\n", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             _prefect(settings, "worker", "start", "--pool", POOL)
 
