@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,6 +134,7 @@ def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     server.quiet_environment(verbose=verbose, debug=debug)
     with (
+        contextlib.redirect_stdout(sys.stderr),  # whatever a library prints, stdout carries the result alone
         observe.on_terminal(verbose=verbose or debug) as terminal,
         server.session(root, say=terminal.say, preload=_preload),
     ):

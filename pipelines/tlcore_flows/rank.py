@@ -126,7 +126,7 @@ def _left_out(candidate: Candidate, reason: str) -> Ranked:
     )
 
 
-@flow(name="rank", flow_run_name="rank-{config.name}")
+@flow(name="rank", flow_run_name="rank-{config.name}", persist_result=False, result_serializer="json")
 def rank(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     """Check the data and rank the source models, without training any.
 

@@ -47,6 +47,7 @@ def quiet_environment(*, verbose: bool = False, debug: bool = False) -> None:
     for name, value in NO_TELEMETRY.items():
         os.environ.setdefault(name, value)
     os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+    os.environ.setdefault("PREFECT_RESULTS_DEFAULT_SERIALIZER", "json")
     if debug:
         return
     console = "INFO" if verbose else "CRITICAL"
@@ -100,10 +101,11 @@ def session(root: Path, *, say: Callable[[str], None], preload: Callable[[], obj
         preload: imports what the flows need, while the server starts in its own process.
 
     Raises:
-        RetryableError: the local server did not start.
+        RetryableError: the local server did not start, or the one that was named does not answer.
     """
     if has_server():
         preload()
+        _expect_answer()
         yield
         return
     say("starting a local Prefect server (6-16 s)")
@@ -128,6 +130,20 @@ def session(root: Path, *, say: Callable[[str], None], preload: Callable[[], obj
                     _send_what_waits()
         finally:
             del os.environ["PREFECT_API_URL"], os.environ["PREFECT_API_AUTH_STRING"]
+
+
+def _expect_answer() -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import get_current_settings
+
+    with get_client(sync_client=True) as client:
+        failure = client.api_healthcheck()
+    if failure is not None:
+        raise RetryableError(
+            f"the Prefect server does not answer: {type(failure).__name__}: {failure}",
+            where=str(get_current_settings().api.url),
+            hint="start it, or unset PREFECT_API_URL to use a local one",
+        )
 
 
 def _send_what_waits() -> None:

@@ -86,12 +86,19 @@ def stage(job: StageJob, *, store: Path) -> StageResult:
         store: the root of the run store.
 
     Raises:
-        TlcoreError: what the stage's body raised, the same object. RetryableError only after RETRIES more attempts.
+        TlcoreError: what the stage's body raised, the same object; RetryableError only after RETRIES more
+            attempts, and when the stage took longer than its time.
     """
     opened = open_store(store)
     started = time.monotonic()
     with observe.stage(job, opened) as report:
         state = _configured(job, opened)(job, str(opened.root), return_state=True)
+        if state.name == "TimedOut":
+            raise RetryableError(
+                f"took longer than {_timeout(job):,.0f} s",
+                where=f"stage {job.label}",
+                hint="run the same command again: training goes on from its last checkpoint",
+            )
         result = StageResult.model_validate(state.result())
         if state.name == "Cached":
             # The record tells of the run that wrote it; this one took no time.
@@ -104,13 +111,12 @@ def _configured(job: StageJob, store: Store) -> Callable[..., Any]:
     registry = open_registry(store.root)
     # Prefect stops a task by a signal, which reaches the main thread alone.
     in_main = threading.current_thread() is threading.main_thread()
-    timeout = TIMEOUT_SECONDS.get(job.stage, DEFAULT_TIMEOUT_SECONDS) if in_main else None
     common: dict[str, Any] = {
         "name": job.stage,
         "task_run_name": lambda: job.label,
         "tags": _tags(job),
         "result_storage": results_folder(store.root),
-        "timeout_seconds": timeout,
+        "timeout_seconds": _timeout(job) if in_main else None,
         "retry_condition_fn": _retryable,
     }
     if job.stage in FROM_OUTSIDE:
@@ -121,6 +127,10 @@ def _configured(job: StageJob, store: Store) -> Callable[..., Any]:
         refresh_cache=store.find(job.stage, key) is None,
         **common,
     )
+
+
+def _timeout(job: StageJob) -> float:
+    return TIMEOUT_SECONDS.get(job.stage, DEFAULT_TIMEOUT_SECONDS)
 
 
 def _tags(job: StageJob) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,16 +47,6 @@ class Terminal:
     def say(self, text: str) -> None:
         """One line, as it is."""
         self.console.print(escape(text), soft_wrap=True)
-
-    @contextlib.contextmanager
-    def busy(self, text: str) -> Iterator[None]:
-        """Something that takes a while and has no length."""
-        self.started(text)
-        started = time.monotonic()
-        try:
-            yield
-        finally:
-            self.finished(text, time.monotonic() - started, False)
 
     def started(self, label: str) -> None:
         if self._live is not None:

@@ -55,7 +55,8 @@ class _Model:
         return self.trained.checkpoint.candidate
 
 
-@flow(name="transfer", flow_run_name="transfer-{config.name}")
+# A flow that fails has its exception stored by Prefect, whatever persist_result says: as JSON, not pickled.
+@flow(name="transfer", flow_run_name="transfer-{config.name}", persist_result=False, result_serializer="json")
 def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     """From images and source models to a proven ONNX file and a run card.
 

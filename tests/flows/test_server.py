@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -101,6 +102,21 @@ def test_a_server_of_the_users_is_used(tmp_path: Path, monkeypatch: pytest.Monke
     assert not server.has_server()
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:4200/api")
     assert server.has_server()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_server_that_does_not_answer_is_named_before_the_work_begins(tmp_path: Path) -> None:
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}/api"
+    with (
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        pytest.raises(RetryableError, match="does not answer") as caught,
+        server.session(tmp_path, say=print, preload=lambda: None),
+    ):
+        raise AssertionError("the work began")
+    assert caught.value.where == url
 
 
 def test_telemetry_is_off_and_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:

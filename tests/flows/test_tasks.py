@@ -99,12 +99,8 @@ def test_two_strategies_with_the_same_options_never_share_a_result(store: Path) 
 
 
 def test_nothing_is_pickled(store: Path) -> None:
-    def failing() -> None:
-        with pytest.raises(UserError):
-            stage(fails("user", 1), store=store)
-
-    in_flow(lambda: squared(7, store))
-    in_flow(failing)
+    with pytest.raises(UserError):
+        in_flow(lambda: (squared(7, store), stage(fails("user", 1), store=store)))
     records = list(tasks.results_folder(store).iterdir())
     assert records
     for record in records:
@@ -138,6 +134,15 @@ def test_any_other_error_comes_out_as_itself_at_once(store: Path, kind: str, err
     if isinstance(caught.value, UserError):
         parts = caught.value.what, caught.value.where, caught.value.choices, caught.value.hint
         assert parts == ("the input is wrong", "here", ("a", "b"), "mend it")
+
+
+@pytest.mark.timeout(60, method="thread")  # the other method keeps the alarm that Prefect needs
+def test_a_stage_that_takes_too_long_is_stopped_and_named(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(tasks.TIMEOUT_SECONDS, "sleeps", 0.2)
+    with pytest.raises(RetryableError, match="stage sleeps-x: took longer than"):
+        in_flow(lambda: stage(StageJob(stage="sleeps", subject="x"), store=store))
 
 
 def test_task_runs_are_named_after_what_they_work_on(store: Path) -> None:

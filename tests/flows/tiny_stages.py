@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ STAGES = {
     "total": "tests.flows.tiny_stages:total",
     "named": "tests.flows.tiny_stages:named",
     "fails": "tests.flows.tiny_stages:fails",
+    "sleeps": "tests.flows.tiny_stages:sleeps",
 }
 
 CALLS: Counter[str] = Counter()
@@ -65,3 +67,8 @@ def fails(context: StageContext) -> Number:
             "bug": ZeroDivisionError("a bug"),
         }[context.option("kind")]
     return Number(number=CALLS[context.job.label])
+
+
+def sleeps(context: StageContext) -> Number:
+    time.sleep(30)
+    return Number(number=0)

@@ -1,0 +1,29 @@
+"""The flows as Prefect runs them; what they compute is tested in tests/end_to_end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tlcore.config import parse_config
+from tlcore.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+@pytest.mark.parametrize("flow_name", ["transfer", "rank"])
+def test_not_even_the_error_of_a_flow_is_pickled(flow_name: str, store: Path, prefect_home: Path) -> None:
+    from tlcore_flows.rank import rank
+    from tlcore_flows.transfer import transfer
+
+    before = set(prefect_home.rglob("*"))
+    config = parse_config({"data": {"source": str(store / "nothing")}, "models": ["local:zoo"]})
+    with pytest.raises(UserError):
+        {"transfer": transfer, "rank": rank}[flow_name](config, store=str(store))
+    written = [path for path in set(prefect_home.rglob("*")) - before if path.parent.name == "storage"]
+    assert written
+    for path in written:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        assert document["metadata"]["serializer"]["type"] == "json"
