@@ -26,4 +26,4 @@ def test_not_even_the_error_of_a_flow_is_pickled(flow_name: str, store: Path, pr
     assert written
     for path in written:
         document = json.loads(path.read_text(encoding="utf-8"))
-        assert document["metadata"]["serializer"]["type"] == "json"
+        assert document["__exc_type__"] == "tlcore.errors.UserError"
