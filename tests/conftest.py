@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Before anything loads OpenMP: threads that spin while they wait slow each other down on a busy machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "tests" / "example_plugin"
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +81,8 @@ class Chain:
         return result.ref
 
     def data(self, folder: Path, target: Path | None = None) -> Ref:
-        sources = {"source": ("data-source", "image-folder", {"path": str(folder)})}
+        kind = "manifest" if folder.is_file() else "image-folder"
+        sources = {"source": ("data-source", kind, {"path": str(folder)})}
         if target is not None:
             folder_options = {"path": str(target), "labelled": False}
             sources["target"] = (
@@ -123,6 +126,46 @@ class Chain:
 
 def source(candidate: Candidate) -> tuple[str, str, dict[str, Any]]:
     return "model-source", candidate.source["name"], candidate.source["options"]
+
+
+FAULTS = (
+    "one class",
+    "a class with one image",
+    "empty folder",
+    "bad files",
+    "leaves the root",
+    "missing file",
+)
+
+
+def make_fault(photos: Path, name: str) -> list[str]:
+    """Break the folder in one way; what the message must name."""
+    if name == "one class":
+        for folder in ("bee", "cat"):
+            shutil.rmtree(photos / folder)
+        return ["class"]
+    if name == "a class with one image":
+        for path in sorted((photos / "bee").iterdir())[1:]:
+            path.unlink()
+        return ["bee", "image"]
+    if name == "empty folder":
+        shutil.rmtree(photos)
+        photos.mkdir()
+        return ["photos"]
+    if name == "bad files":
+        (photos / "ant" / "text.jpg").write_text("hello")
+        (photos / "ant" / "zero.png").write_bytes(b"")
+        cut = next((photos / "cat").iterdir()).read_bytes()
+        (photos / "cat" / "cut.png").write_bytes(cut[: len(cut) // 2])
+        return ["text.jpg", "zero.png", "cut.png", "--max-bad-share"]
+    with (photos / "table.csv").open("w") as file:
+        writer = csv.writer(file)
+        writer.writerow(["uri", "label"])
+        writer.writerow(["ant/ant_00.png", "ant"])
+        writer.writerow(
+            ["../../outside.png", "ant"] if name == "leaves the root" else ["ant/gone.png", "ant"]
+        )
+    return ["outside.png"] if name == "leaves the root" else ["gone.png"]
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tlcore.stages.base import StageJob, job_key, run_stage
 from tlcore.stages.values import AdaptedModel, CheckedData, Evaluation, FeatureFiles, Trained
 from tlcore.values import Exported, Parity, Ranked, Ranking, Ref
 
-from .conftest import CLASSES, Chain, source, write_images, write_zoo
+from .conftest import CLASSES, FAULTS, Chain, make_fault, source, write_images, write_zoo
 
 
 def weights(chain: Chain, ref: Ref) -> dict[str, torch.Tensor]:
@@ -39,8 +39,8 @@ def test_the_chain_from_a_folder_to_a_proven_file(chain: Chain, tmp_path: Path) 
         )  # fmt: skip
         assert chain.store.read(features, FeatureFiles).complete
         score = chain(
-            "score", candidate.name, inputs={"data": data, "features": features}, options={"candidate": document, "replicates": 8},
-            strategies={"s": ("scorer", "logme", {})},
+            "score", candidate.name, inputs={"data": data, "features": features},
+            options={"candidate": document, "replicates": 8}, strategies={"s": ("scorer", "logme", {})},
         )  # fmt: skip
         assert np.isfinite(chain.store.read(score, Ranked).scores["logme"])
         scores.append(score)
@@ -230,8 +230,13 @@ def test_no_usable_candidate_is_an_error_with_the_reasons(chain: Chain, tmp_path
         chain.candidates(zoo)
 
 
-def test_unusable_images_above_the_share_stop_the_run_by_name(chain: Chain, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_in_the_data_is_the_callers_to_mend_and_is_named(
+    chain: Chain, tmp_path: Path, fault: str
+) -> None:
     photos = write_images(tmp_path / "photos", 6, seed=0)
-    (photos / "ant" / "broken.jpg").write_text("this is no image")
-    with pytest.raises(UserError, match=r"broken\.jpg"):
-        chain.data(photos)
+    named = make_fault(photos, fault)
+    table = photos / "table.csv"
+    with pytest.raises(UserError) as caught:
+        chain.data(table if table.exists() else photos)
+    assert all(name in str(caught.value) for name in named) and caught.value.exit_code == 2
