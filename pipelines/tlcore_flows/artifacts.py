@@ -156,9 +156,8 @@ def _evaluation(job: StageJob, ref: Ref, store: Store) -> None:
     for one in found.baselines:
         rows.append({"what": one.baseline, "accuracy": one.accuracy, "difference": one.difference})
     create_table_artifact(rows, key="evaluation", description=f"{found.metrics.images} test images")
-    classes = tuple(found.metrics.per_class)
-    if found.metrics.confusion and len(classes) <= figures.MANY:
-        figure = figures.confusion_matrix(classes, found.metrics.confusion)
+    if found.metrics.confusion and len(found.classes) <= figures.MANY:
+        figure = figures.confusion_matrix(found.classes, found.metrics.confusion)
         create_image_artifact(
             data_uri(figure), key="confusion-matrix", description="true class by predicted class"
         )

@@ -38,6 +38,7 @@ def _list(
     kind: Annotated[
         str | None, typer.Option("--kind", metavar="KIND", help=f"Only these: {', '.join(KINDS)}")
     ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The table as Markdown.")] = False,
     as_json: _AsJson = False,
     debug: _Debug = False,
 ) -> None:
@@ -50,6 +51,9 @@ def _list(
     if as_json:
         print_json({"plugins": [_document(entry) for entry in entries]})
         return
+    if markdown:
+        print(_markdown(entries))
+        return
     made = table("kind", "name", "what it does", "distribution")
     for entry in entries:
         good = entry.status == "ok"
@@ -57,6 +61,15 @@ def _list(
         cells = (entry.kind, entry.name, summary, f"{entry.distribution} {entry.version}")
         made.add_row(*(Text(cell) for cell in cells), style=None if good else "red")
     console().print(made)
+
+
+def _markdown(entries: list[Entry]) -> str:
+    lines = ["| kind | name | what it does |", "|---|---|---|"]
+    for entry in entries:
+        if entry.status == "ok":
+            cells = (entry.kind, f"`{entry.name}`", entry.summary)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
 
 
 @_plugins.command("show")

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -81,7 +82,8 @@ class Site:
     def forget(self) -> None:
         """Drop what was imported from here, as a new process would."""
         for name, module in list(sys.modules.items()):
-            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+            known = vars(module) if isinstance(module, ModuleType) else {}  # torch.classes invents attributes
+            places = [known.get("__file__"), *known.get("__path__", [])]
             if any(str(place).startswith(str(self.folder.parent)) for place in places):
                 del sys.modules[name]
 

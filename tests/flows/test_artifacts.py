@@ -68,6 +68,7 @@ EVALUATION = Evaluation(
         Comparison(baseline="majority", accuracy=0.5, difference=0, difference_ci=HALF, better=False),
     ),
     domain="source",
+    classes=("ant", "bee"),
 )
 PARITY = Parity(
     images=256,

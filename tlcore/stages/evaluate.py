@@ -51,7 +51,8 @@ def evaluate(context: StageContext) -> Evaluation:
             )
     flagged = negative_transfer(baselines)
     return Evaluation(
-        metrics=metrics, baselines=tuple(baselines), domain=domain, warnings=(*notes, *((flagged,) if flagged else ())),
+        metrics=metrics, baselines=tuple(baselines), domain=domain, classes=dataset.classes,
+        warnings=(*notes, *((flagged,) if flagged else ())),
     )  # fmt: skip
 
 

@@ -84,4 +84,5 @@ class Evaluation(Value):
     metrics: Metrics
     baselines: tuple[Comparison, ...]
     domain: str
+    classes: tuple[str, ...] = Field(description="names of the confusion matrix's rows and columns")
     warnings: tuple[str, ...] = ()
