@@ -86,6 +86,19 @@ def test_paths_in_a_run_file_are_relative_to_the_file(tmp_path: Path) -> None:
     assert [c.options["spec"] for c in config.models] == [str(tmp_path / "zoo"), "resnet18"]
 
 
+def test_a_local_model_in_a_table_of_a_run_file_is_relative_to_the_file_as_well(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'models = [{name = "local", spec = "w"}, {name = "local", options = {spec = "v"}}]\n[data]\nsource = "p"\n'
+    )
+    config = parse_config(load_run_file(file))
+    assert [c.options["spec"] for c in config.models] == [str(tmp_path / "w"), str(tmp_path / "v")]
+
+
+def test_one_model_needs_no_list(tmp_path: Path) -> None:
+    assert parse_config({**MINIMAL, "models": "local:zoo"}).models[0].options == {"spec": "zoo"}
+
+
 def test_a_missing_or_broken_run_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "runs.toml").write_text("x = ")
     with pytest.raises(UserError, match='did you mean "runs.toml"'):

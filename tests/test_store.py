@@ -108,6 +108,54 @@ def test_a_full_store_is_retryable_and_keeps_nothing_half_written(tmp_path: Path
     assert str(tmp_path) in str(caught.value) and list((tmp_path / "stages" / "s").iterdir()) == []
 
 
+def test_a_full_disk_behind_a_librarys_own_error_is_recognised(tmp_path: Path) -> None:
+    """A real limit on file size: torch, safetensors, polars and numpy each raise something of their own."""
+    code = """
+import resource, sys
+from pathlib import Path
+import numpy, polars, torch
+from safetensors.torch import save_file
+from tlcore.errors import RetryableError
+from tlcore.store import Store
+writers = {
+    "torch": lambda f: torch.save({"x": torch.zeros(300_000)}, f / "x"),
+    "safetensors": lambda f: save_file({"x": torch.zeros(300_000)}, f / "x"),
+    "polars": lambda f: polars.DataFrame({"x": numpy.random.rand(300_000)}).write_parquet(f / "x"),
+    "numpy": lambda f: numpy.save(f / "x", numpy.zeros(300_000)),
+}
+store = Store.open(Path(sys.argv[1]))
+import signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+for name, write in writers.items():
+    try:
+        store.compute("s", name, lambda work: write(work.folder))
+    except RetryableError as error:
+        assert "out of space" in str(error)
+        print(name)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["torch", "safetensors", "polars", "numpy"], done.stderr
+    assert list((tmp_path / "stages" / "s").iterdir()) == []
+
+
+def test_a_denied_path_outside_the_store_is_not_blamed_on_the_store(tmp_path: Path) -> None:
+    def denied(work: Work) -> None:
+        raise PermissionError(errno.EACCES, "denied", "/elsewhere/image.jpg")
+
+    with pytest.raises(PermissionError):
+        Store.open(tmp_path).compute("s", "k", denied)
+
+
+def test_a_half_deleted_result_is_computed_anew(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    ref, _ = store.compute("s", "k", write)
+    (store.folder(ref) / "value.json").unlink()
+    assert store.compute("s", "k", write) == (ref, False) and store.read(ref, Chosen) == VALUE
+
+
 def test_a_store_that_cannot_be_written_is_the_callers_to_mend(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be written") as caught:

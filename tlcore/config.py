@@ -145,7 +145,12 @@ class SelectionConfig(_Section):
     verify: bool = Field(
         False,
         title="Verify the ranking",
-        description="fine-tune every candidate with the first strategy and show it beside its scores; nothing is chosen by it",
+        description="fine-tune every candidate and show it beside its scores; nothing is chosen by it",
+    )
+    verify_with: Choice = Field(
+        StrategyChoice(name="lp-ft"),
+        title="Verify with",
+        description="the strategy that `verify` fine-tunes every candidate with",
     )
     replicates: int = Field(
         20, ge=0, le=200, title="Replicates", description="resamples behind a score's interval; 0 for none"
@@ -223,6 +228,10 @@ class ExportConfig(_Section):
     )
 
 
+def _several(given: Any) -> Any:
+    return [given] if isinstance(given, str) else given
+
+
 class RunConfig(_Section):
     """One run: data, candidates, and every choice on the way to a proven file."""
 
@@ -232,7 +241,7 @@ class RunConfig(_Section):
         "run", min_length=1, max_length=80, title="Name", description="shown in lists and on the run card"
     )
     data: DataConfig
-    models: tuple[ModelChoice, ...] = Field(
+    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(_several)] = Field(
         min_length=1,
         title="Source models",
         description="timm:NAME, timm:GLOB, local:FOLDER, local:FILE or NAME:SPEC of a plugin",
@@ -303,16 +312,26 @@ def _anchor(document: dict[str, Any], folder: Path) -> dict[str, Any]:
                 for name in ("path", "root"):
                     if isinstance(options.get(name), str):
                         options[name] = place(options[name])
-    models = document.get("models")
-    if isinstance(models, list):
-        for index, entry in enumerate(models):
-            if isinstance(entry, str) and ":" in entry:
-                name, _, spec = entry.partition(":")
-                # A spec may be a hub name or a glob: only what exists beside the file is a path.
-                models[index] = (
-                    f"{name}:{place(spec)}" if spec and (folder / Path(spec).expanduser()).exists() else entry
-                )
+    given = document.get("models")
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, list):
+        document["models"] = [_anchored_model(entry, folder) for entry in given]
     return document
+
+
+def _anchored_model(entry: Any, folder: Path) -> Any:
+    if isinstance(entry, str) and entry.partition(":")[2]:
+        entry = model_choice(entry)
+    if isinstance(entry, dict):
+        options = entry["options"] if isinstance(entry.get("options"), dict) else entry
+        spec = options.get("spec")
+        if isinstance(spec, str):
+            place = (folder / Path(spec).expanduser()).resolve()
+            # A spec of another source may be a hub name or a glob: only what exists beside the file is a path.
+            if entry.get("name") == "local" or place.exists():
+                options["spec"] = str(place)
+    return entry
 
 
 def _explain(error: ValidationError, where: str) -> UserError:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import json
 import os
@@ -20,13 +21,14 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel
 
 import tlcore
-from tlcore.errors import RetryableError, UserError
+from tlcore.errors import RetryableError, TlcoreError, UserError
 from tlcore.values import Json, Ref
 
 __all__ = ["STORE_API", "Store", "Work", "content_key", "write_text"]
@@ -38,9 +40,18 @@ _VALUE = "value.json"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "timm", "torch")
+
+
+@functools.cache
+def _libraries() -> dict[str, str]:
+    """Versions whose change may change a result: an upgrade must not be answered from the cache."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
 def content_key(document: Mapping[str, Json]) -> str:
-    """40 hex digits of the SHA-256 of the canonical JSON, tlcore's version and the store's format."""
-    payload = {"tlcore": tlcore.__version__, "store": STORE_API, **document}
+    """40 hex digits of the SHA-256 of the canonical JSON, the store's format, and the versions that results hang on."""
+    payload = {"tlcore": tlcore.__version__, "store": STORE_API, "libraries": _libraries(), **document}
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:40]
 
@@ -164,19 +175,40 @@ class Store:
                 if not (folder / _VALUE).is_file():
                     raise RuntimeError(f"stage {stage} wrote no value")
                 folder.replace(final)
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                if error.errno in _FULL or error.errno in _DENIED:
-                    raise _storage_error(error, self.root) from None
+            except TlcoreError:
                 raise
-            except BaseException:
+            except Exception as error:
+                cause = self._storage_fault(error, folder)
+                if cause is None:
+                    raise
+                raise _storage_error(cause, self.root) from None
+            finally:
                 shutil.rmtree(folder, ignore_errors=True)
-                raise
             shutil.rmtree(scratch, ignore_errors=True)
         return Ref(stage=stage, key=key, path=final.relative_to(self.root).as_posix()), False
 
+    def _storage_fault(self, error: Exception, folder: Path) -> OSError | None:
+        """The fault of the store behind an error, if there is one.
+
+        Libraries that write files hide a full disk behind errors of their own, so it is tried here. A denied
+        path counts only inside the store: elsewhere it is about the data.
+        """
+        if isinstance(error, OSError):
+            inside = error.filename is None or str(error.filename).startswith(str(self.root))
+            if error.errno in _FULL or (error.errno in _DENIED and inside):
+                return error
+        try:
+            with (folder / ".probe").open("wb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as fault:
+            return fault if fault.errno in _FULL else None
+        return None
+
     def _sweep(self, final: Path) -> None:
         """Remove what a killed attempt at this key left; the lock is held, so nobody works in there."""
+        shutil.rmtree(final, ignore_errors=True)  # it has no value, or it would have been found
         for left in final.parent.glob(f".{final.name}.*"):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -199,6 +231,7 @@ class Store:
             lock.release()
 
 
+_PROBE_BYTES = 2**20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 

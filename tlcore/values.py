@@ -73,6 +73,11 @@ class Preprocess(Value):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
+    def decoding(self) -> Preprocess:
+        """The part that decides about pixels: normalisation, which happens in the graph, left at its default."""
+        kept = ("height", "width", "resize", "crop_pct", "interpolation")
+        return Preprocess(**{name: getattr(self, name) for name in kept})
+
     def decode_key(self) -> str:
         """Name of the decoded pixels: equal for all models that may share one decode pass."""
         return f"{self.height}x{self.width}-{self.resize}-{self.crop_pct:g}-{self.interpolation}"

@@ -114,6 +114,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--scorer", "selection.scorers", SELECTION, "NAME", parse=_choice, repeat=True),
     Flag("--shortlist", "selection.shortlist", SELECTION, "K", int, rank=False),
     Flag("--verify-ranking", "selection.verify", SELECTION, "", bool, rank=False),
+    Flag("--verify-with", "selection.verify_with", SELECTION, "NAME", parse=_choice, rank=False),
     Flag("--replicates", "selection.replicates", SELECTION, "N", int),
     Flag("--max-images", "selection.max_images", SELECTION, "N", int),
     Flag("--tuner", "finetune.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),

@@ -44,6 +44,7 @@ def _list(
 ) -> None:
     """List the installed strategies, or show one with its options."""
     if context.invoked_subcommand is not None:
+        context.obj = as_json
         return
     if kind is not None and kind not in KINDS:
         raise UnknownName("kind of strategy", kind, KINDS, where="--kind")
@@ -74,6 +75,7 @@ def _markdown(entries: list[Entry]) -> str:
 
 @_plugins.command("show")
 def _show(
+    context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name from `tlcore plugins`.")],
     as_json: _AsJson = False,
     debug: _Debug = False,
@@ -84,7 +86,7 @@ def _show(
     if not found:
         known = {entry.name for entry in entries if entry.name}
         raise UnknownName("strategy", name, known, hint="List them with: tlcore plugins")
-    if as_json:
+    if as_json or context.obj:
         print_json({"plugins": [_document(entry) for entry in found]})
         return
     for entry in found:

@@ -46,7 +46,7 @@ def _list(
 ) -> None:
     """List runs, show one, open its card."""
     if context.invoked_subcommand is not None:
-        context.obj = store
+        context.obj = (store, as_json)
         return
     from tlcore.stages.runs import list_runs
 
@@ -80,8 +80,9 @@ def _show(
     """Show what a run found."""
     from tlcore.stages.runs import read_run
 
-    record = read_run(_store(store or context.obj), run)
-    if as_json:
+    group_store, group_json = context.obj
+    record = read_run(_store(store or group_store), run)
+    if as_json or group_json:
         from tlcore.report.document import run_document
 
         print_json(run_document(record))
@@ -94,7 +95,7 @@ def _open(context: typer.Context, run: _Run = "last", store: _Place = None, debu
     """Open a run's card in the browser, and print its path."""
     from tlcore.stages.runs import read_run
 
-    record = read_run(_store(store or context.obj), run)
+    record = read_run(_store(store or context.obj[0]), run)
     typer.echo(record.card)
     if sys.stdout.isatty() and (sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ):
         typer.launch(record.card)

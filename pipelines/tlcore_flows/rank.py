@@ -5,6 +5,7 @@ load -> check -> candidates -> pixels -> features and score per candidate -> ran
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,10 @@ from prefect import flow
 
 from tlcore.config import RunConfig
 from tlcore.errors import PluginError, RetryableError, UserError
-from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
+from tlcore.selection.ranking import left_out
+from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles
 from tlcore.store import Store
-from tlcore.values import Candidate, Json, Ranked, Ranking, Ref
+from tlcore.values import Candidate, Json, Ranking, Ref
 from tlcore_flows import observe
 from tlcore_flows.opened import open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
@@ -24,11 +26,11 @@ __all__ = ["RankedModels", "rank", "rank_models"]
 
 @dataclass(frozen=True)
 class RankedModels:
-    """What the first half leaves to the second; candidates and features by candidate name."""
+    """What the first half leaves to the second; candidates, pixels and features by candidate name."""
 
     data: Ref
     checked: CheckedData
-    pixels: Ref
+    pixels: dict[str, Ref]
     candidates: dict[str, Candidate]
     features: dict[str, Ref]
     ranking: Ranking
@@ -46,26 +48,17 @@ def rank_models(run: Wiring) -> RankedModels:
     )
     listed = run.store.read(found, CandidateList).entries
     usable = {c.name: c for c in listed if c.skipped is None and c.preprocess is not None}
-    rules = {
-        c.preprocess.decode_key(): c.preprocess.model_dump(mode="json")
-        for c in usable.values()
-        if c.preprocess
-    }
-    pixels = run(
-        "pixels",
-        inputs={"data": data},
-        options={"preprocess": [rules[key] for key in sorted(rules)], "max_pixels": config.data.max_pixels},
-    )
-    left_out = [_left_out(c, c.skipped or "it says no input size") for c in listed if c.name not in usable]
+    pixels = _decode(run, data, usable.values())
+    skipped = [left_out(c, c.skipped or "it says no input size") for c in listed if c.name not in usable]
     features: dict[str, Ref] = {}
     scores: list[Ref] = []
     for name, candidate in usable.items():
         try:
-            features[name] = _features(run, candidate, data, pixels)
+            features[name] = _features(run, candidate, data, pixels[name])
             scores.append(_score(run, candidate, data, features[name]))
         except (UserError, PluginError, RetryableError) as error:
             features.pop(name, None)
-            left_out.append(_left_out(candidate, error.what))
+            skipped.append(left_out(candidate, error.what))
             run.warnings.append(f"{name} took no part: {error.what}")
     ranked = run(
         "rank",
@@ -73,7 +66,7 @@ def rank_models(run: Wiring) -> RankedModels:
         options={
             "scorers": [choice.name for choice in config.selection.scorers],
             "images": max((run.store.read(ref, FeatureFiles).images for ref in features.values()), default=0),
-            "left_out": [entry.model_dump(mode="json") for entry in left_out],
+            "left_out": [entry.model_dump(mode="json") for entry in skipped],
         },
     )
     return RankedModels(data, checked, pixels, usable, features, run.store.read(ranked, Ranking))
@@ -98,6 +91,19 @@ def _data(run: Wiring) -> tuple[Ref, CheckedData]:
     return checked, run.store.read(checked, CheckedData)
 
 
+def _decode(run: Wiring, data: Ref, candidates: Iterable[Candidate]) -> dict[str, Ref]:
+    """One decode pass for all candidates; the pixels' ref by candidate name."""
+    rule_of = {c.name: c.preprocess.decoding() for c in candidates if c.preprocess is not None}
+    rules = {rule.decode_key(): rule.model_dump(mode="json") for rule in rule_of.values()}
+    decoded = run(
+        "decode",
+        inputs={"data": data},
+        options={"rules": [rules[key] for key in sorted(rules)], "max_pixels": run.config.data.max_pixels},
+    )
+    refs = run.store.read(decoded, DecodedImages).pixels
+    return {name: refs[rule.decode_key()] for name, rule in rule_of.items()}
+
+
 def _features(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> Ref:
     document: Json = candidate.model_dump(mode="json")
     return run(
@@ -117,12 +123,6 @@ def _score(run: Wiring, candidate: Candidate, data: Ref, features: Ref) -> Ref:
         inputs={"data": data, "features": features},
         options={"candidate": candidate.model_dump(mode="json"), "replicates": selection.replicates},
         strategies={f"scorer-{i}": as_choice("scorer", choice) for i, choice in enumerate(selection.scorers)},
-    )
-
-
-def _left_out(candidate: Candidate, reason: str) -> Ranked:
-    return Ranked(
-        candidate=candidate.name, rank=None, params=candidate.params, prior=candidate.prior, skipped=reason
     )
 
 

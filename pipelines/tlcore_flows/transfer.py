@@ -14,7 +14,7 @@ from typing import Any
 from prefect import flow
 
 from tlcore.config import RunConfig, StrategyChoice
-from tlcore.errors import PluginError
+from tlcore.errors import GateError, PluginError
 from tlcore.stages.base import Choice
 from tlcore.stages.choice import best_trained, judge_adapters
 from tlcore.stages.runs import OpenRun, open_run
@@ -44,11 +44,16 @@ _PACKAGES = ("tlcore", "torch", "timm", "onnx", "onnxruntime", "prefect", "sciki
 
 @dataclass(frozen=True)
 class _Model:
-    """A trained network, the ref of its stage, the strategy that made it."""
+    """A trained network, the ref of its stage, the strategy that made it, and whether it may be chosen."""
 
     ref: Ref
     trained: Trained
-    strategy: str
+    choice: StrategyChoice
+    competes: bool
+
+    @property
+    def strategy(self) -> str:
+        return self.choice.name
 
     @property
     def candidate(self) -> Candidate:
@@ -79,14 +84,17 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
 def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     """The second half of the chain, from the ranking to the run's record."""
     config = run.config
-    models, shortlisted = _train_all(run, base)
-    model = best_trained([(m, m.trained) for m in models if m.candidate.name in shortlisted])[0]
+    models = _train_all(run, base)
+    model = best_trained([(m, m.trained) for m in models if m.competes])[0]
     name = model.candidate.name
-    probe = _train(run, base, name, StrategyChoice(name="linear-probe"))
-    scratch = _train(run, base, name, config.evaluation.scratch, pretrained=False)
+    baselines = {}
+    probe, scratch = StrategyChoice(name="linear-probe"), config.evaluation.scratch
+    for label, choice in (("linear-probe", probe), ("scratch", scratch)):
+        trained = _try_train(run, base, name, choice, pretrained=label != "scratch")
+        if trained is not None:
+            baselines[f"baseline:{label}"] = trained.ref
     adaptation, kept = _adapt(run, base, model) if base.checked.has_target else (None, None)
     final = kept or model.ref
-    baselines = {"baseline:linear-probe": probe.ref, "baseline:scratch": scratch.ref}
     if kept is not None:
         baselines["baseline:source-only"] = model.ref
     evaluation = _evaluate(run, base, name, final, baselines)
@@ -101,7 +109,7 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     proof = run(
         "parity",
         name,
-        inputs={"data": base.data, "pixels": base.pixels, "model": final, "file": written},
+        inputs={"data": base.data, "pixels": base.pixels[name], "model": final, "file": written},
         options={"tolerance": config.export.tolerance, "max_pixels": config.data.max_pixels},
         strategies=exporter,
     )
@@ -112,7 +120,7 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
         name=config.name,
         created=opened.state.created,
         data=base.checked.report,
-        ranking=_with_achieved(base.ranking, models, tested) if config.selection.verify else base.ranking,
+        ranking=_with_achieved(run, base.ranking, models, tested),
         chosen=Chosen(candidate=name, strategy=strategy),
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
@@ -138,22 +146,47 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     )
 
 
-def _train_all(run: Wiring, base: RankedModels) -> tuple[list[_Model], list[str]]:
-    """Every strategy on the shortlist; with `verify` the first strategy on all others as well."""
+def _train_all(run: Wiring, base: RankedModels) -> list[_Model]:
+    """Every strategy on the shortlist; with `verify` also one strategy on every candidate, which does not compete.
+
+    A training that fails is reported; the run goes on while one that competes is left.
+    """
     selection, strategies = run.config.selection, run.config.finetune.strategies
     placed = [entry.candidate for entry in base.ranking.entries if entry.rank is not None]
-    shortlisted = placed[: selection.shortlist]
-    models = [_train(run, base, name, choice) for name in shortlisted for choice in strategies]
+    wanted = [(name, choice, True) for name in placed[: selection.shortlist] for choice in strategies]
     if selection.verify:
-        models += [_train(run, base, name, strategies[0]) for name in placed[selection.shortlist :]]
-    return models, shortlisted
+        competing = {(name, choice.model_dump_json()) for name, choice, _ in wanted}
+        verified = selection.verify_with
+        wanted += [(n, verified, False) for n in placed if (n, verified.model_dump_json()) not in competing]
+    tried = [_try_train(run, base, name, choice, competes=competes) for name, choice, competes in wanted]
+    models = [model for model in tried if model is not None]
+    if not any(model.competes for model in models):
+        raise PluginError("no strategy could train a shortlisted model: " + "; ".join(run.warnings))
+    return models
+
+
+def _try_train(
+    run: Wiring,
+    base: RankedModels,
+    name: str,
+    choice: StrategyChoice,
+    *,
+    pretrained: bool = True,
+    competes: bool = True,
+) -> _Model | None:
+    """One training, or None and a warning where it fails by itself; a mistake of the caller's still ends the run."""
+    try:
+        return _train(run, base, name, choice, pretrained=pretrained, competes=competes)
+    except (PluginError, GateError) as error:
+        run.warnings.append(f"{choice.name} on {name} failed: {error.what}")
+        return None
 
 
 def _train(
-    run: Wiring, base: RankedModels, name: str, choice: StrategyChoice, *, pretrained: bool = True
+    run: Wiring, base: RankedModels, name: str, choice: StrategyChoice, *, pretrained: bool, competes: bool
 ) -> _Model:
     candidate = base.candidates[name]
-    inputs: dict[str, Ref | tuple[Ref, ...]] = {"data": base.data, "pixels": base.pixels}
+    inputs: dict[str, Ref | tuple[Ref, ...]] = {"data": base.data, "pixels": base.pixels[name]}
     if pretrained:
         inputs["features"] = base.features[name]
     ref = run(
@@ -163,7 +196,7 @@ def _train(
         options={"candidate": candidate.model_dump(mode="json"), "pretrained": pretrained},
         strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
     )
-    return _Model(ref, run.store.read(ref, Trained), choice.name)
+    return _Model(ref, run.store.read(ref, Trained), choice, competes)
 
 
 def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation | None, Ref | None]:
@@ -181,11 +214,11 @@ def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation |
             ref = run(
                 "adapt",
                 choice.name,
-                inputs={"data": base.data, "pixels": base.pixels, "model": model.ref},
+                inputs={"data": base.data, "pixels": base.pixels[model.candidate.name], "model": model.ref},
                 options={"source_floor": config.source_floor},
                 strategies=strategies,
             )
-        except PluginError as error:
+        except (PluginError, GateError) as error:
             failed.append(
                 Adapted(
                     strategy=choice.name, validator_score=0, source_validation_accuracy=0, failed=error.what
@@ -220,11 +253,16 @@ def _evaluate(
     return run.store.read(ref, Evaluation)
 
 
-def _with_achieved(ranking: Ranking, models: list[_Model], tested: list[float]) -> Ranking:
-    """Beside each score the test accuracy that the first strategy reached; nothing is chosen by it."""
-    achieved: dict[str, float] = {}
-    for model, accuracy in zip(models, tested, strict=True):
-        achieved.setdefault(model.candidate.name, accuracy)
+def _with_achieved(run: Wiring, ranking: Ranking, models: list[_Model], tested: list[float]) -> Ranking:
+    """Beside each score the test accuracy that `verify_with` reached; nothing is chosen by it."""
+    selection = run.config.selection
+    if not selection.verify:
+        return ranking
+    achieved = {
+        model.candidate.name: accuracy
+        for model, accuracy in zip(models, tested, strict=True)
+        if model.choice == selection.verify_with
+    }
     entries = tuple(
         entry.model_copy(update={"achieved": achieved.get(entry.candidate)}) for entry in ranking.entries
     )

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from tlcore.registry import Registry
 from tlcore.stages.base import Choice, StageJob, StageResult, run_stage
-from tlcore.stages.values import CandidateList
+from tlcore.stages.values import CandidateList, DecodedImages
 from tlcore.store import Store
 from tlcore.values import Candidate, Ref
 
@@ -40,11 +40,16 @@ def write_images(
     return root
 
 
-def write_zoo(folder: Path, architectures: tuple[str, ...] = ("test_resnet", "test_efficientnet")) -> Path:
+def write_zoo(
+    folder: Path,
+    architectures: tuple[str, ...] = ("test_resnet", "test_efficientnet"),
+    *,
+    first_seed: int = 0,
+) -> Path:
     """Randomly initialised networks in the local index format."""
     folder.mkdir(parents=True)
     index: dict[str, Any] = {}
-    for number, architecture in enumerate(architectures):
+    for number, architecture in enumerate(architectures, first_seed):
         torch.manual_seed(number)
         network = timm.create_model(architecture, num_classes=5)
         save_file(
@@ -104,9 +109,13 @@ class Chain:
         return self.store.read(ref, CandidateList).entries
 
     def pixels(self, data: Ref, candidate: Candidate) -> Ref:
-        assert candidate.preprocess is not None
-        options = {"preprocess": [candidate.preprocess.model_dump(mode="json")], "max_pixels": 10_000_000}
-        return self("pixels", inputs={"data": data}, options=options)
+        return self.decoded(data, candidate)[0]
+
+    def decoded(self, data: Ref, *candidates: Candidate) -> list[Ref]:
+        rules = [c.preprocess.decoding() for c in candidates if c.preprocess is not None]
+        options = {"rules": [rule.model_dump(mode="json") for rule in rules], "max_pixels": 10_000_000}
+        pixels = self.store.read(self("decode", inputs={"data": data}, options=options), DecodedImages).pixels
+        return [pixels[rule.decode_key()] for rule in rules]
 
     def train(
         self,

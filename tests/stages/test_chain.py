@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tlcore.errors import GateError, UserError
+from tlcore.errors import GateError, PluginError, UserError
 from tlcore.stages.base import StageJob, job_key, run_stage
-from tlcore.stages.values import AdaptedModel, CheckedData, Evaluation, FeatureFiles, Trained
+from tlcore.stages.values import AdaptedModel, CandidateList, CheckedData, Evaluation, FeatureFiles, Trained
 from tlcore.values import Exported, Parity, Ranked, Ranking, Ref
 
 from .conftest import CLASSES, FAULTS, Chain, make_fault, source, write_images, write_zoo
@@ -69,7 +69,9 @@ def test_the_chain_from_a_folder_to_a_proven_file(chain: Chain, tmp_path: Path) 
     both = {"source": source(first), "exporter": ("exporter", "onnx", {})}
     written = chain("export", inputs={"data": data, "model": model}, strategies=both)
     path = chain.store.folder(written) / chain.store.read(written, Exported).path
-    assert "source_model" in {item.key for item in onnx.load(path).metadata_props} or path.is_file()
+    assert {"source_model", "licence", "tlcore.run_id"} <= {
+        item.key for item in onnx.load(path).metadata_props
+    }
     gate = {"data": data, "pixels": pixels, "model": model, "file": written}
     options = {"tolerance": 1e-3, "max_pixels": 10_000_000}
     parity = chain.store.read(chain("parity", inputs=gate, options=options, strategies=both), Parity)
@@ -102,6 +104,42 @@ def test_a_changed_image_is_a_new_address_and_a_touched_one_is_not(chain: Chain,
     assert chain.data(photos) == before
     Image.fromarray(np.full((40, 36, 3), 7, np.uint8)).save(image)
     assert chain.data(photos) != before
+
+
+def test_another_input_size_leaves_the_pixels_of_the_others(chain: Chain, tmp_path: Path) -> None:
+    data = chain.data(write_images(tmp_path / "photos", 4, seed=0))
+    first, second = chain.candidates(write_zoo(tmp_path / "zoo"))
+    assert second.preprocess is not None
+    larger = second.model_copy(update={"preprocess": second.preprocess.model_copy(update={"width": 40})})
+    before = chain.pixels(data, first)
+    stamp = (chain.store.folder(before) / "value.json").stat().st_mtime_ns
+    both = chain.decoded(data, first, larger)
+    assert both[0] == before != both[1]
+    assert (chain.store.folder(before) / "value.json").stat().st_mtime_ns == stamp
+
+
+def test_three_models_of_one_name_are_kept_apart(chain: Chain, tmp_path: Path) -> None:
+    files = []
+    for number in range(3):
+        zoo = write_zoo(tmp_path / f"zoo{number}", ("test_resnet",), first_seed=number)
+        files.append(str(zoo / "test_resnet.safetensors"))
+    sources = {f"model-{n}": ("model-source", "local", {"spec": file}) for n, file in enumerate(files)}
+    found = chain.store.read(chain("candidates", strategies=sources), CandidateList).entries
+    assert [entry.name for entry in found] == ["test_resnet", "test_resnet#2", "test_resnet#3"]
+
+
+def test_a_network_that_cannot_take_the_input_is_named_as_such(chain: Chain, tmp_path: Path) -> None:
+    data = chain.data(write_images(tmp_path / "photos", 4, seed=0))
+    (candidate,) = chain.candidates(write_zoo(tmp_path / "zoo", ("test_convnext",)))
+    assert candidate.preprocess is not None
+    small = candidate.model_copy(
+        update={"preprocess": candidate.preprocess.model_copy(update={"height": 8, "width": 8})}
+    )
+    with pytest.raises(PluginError, match="failed on its input"):
+        chain(
+            "features", inputs={"data": data, "pixels": chain.pixels(data, small)},
+            options={"candidate": small.model_dump(mode="json"), "max_images": 100}, strategies={"source": source(small)},
+        )  # fmt: skip
 
 
 def test_two_strategies_of_the_same_options_never_share_an_address(chain: Chain) -> None:

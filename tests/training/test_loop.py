@@ -55,9 +55,25 @@ def weights(job: TrainJob) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in job.network.state_dict().items()}
 
 
+class _Passing(Objective):
+    """The form of AdaBN with a buffer of its own: no optimiser anywhere."""
+
+    def setup(self, setup: Setup) -> nn.Module:
+        self.own = nn.Module()
+        self.own.register_buffer("seen", torch.zeros(()))
+        return self.own
+
+    def loss(self, network: Network, batch: Batch) -> Losses:
+        assert batch.target is not None
+        self.own.seen += 1
+        network(batch.target.inputs)
+        return {"total": self.own.seen.clone()}
+
+
 PLANS: dict[str, Callable[[], TrainPlan]] = {
     "lp-ft": lambda: LpFt(epochs=3, batch_size=8).plan(TASK),
     "dann": lambda: Dann(epochs=3, batch_size=8).plan(TASK),
+    "statistics": lambda: TrainPlan((_phase(_Passing(), moves=(Move(()),), streams=("target",), epochs=4),)),
 }
 
 
@@ -73,7 +89,7 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
     again = make_job(PLANS[name](), target=20, scratch="broken")
     result = run_plan(again)
     # The head fit reports twice before it is saved; there is nothing to resume from until then.
-    assert (result.resumed_from_step is not None) == (killed_at > 2 or name == "dann")
+    assert (result.resumed_from_step is not None) == (killed_at > 2 or name != "lp-ft")
     wanted = weights(whole)
     assert all(torch.equal(value, wanted[key]) for key, value in weights(again).items())
     assert [line.model_dump(exclude={"seconds"}) for line in result.history] == [
@@ -284,6 +300,16 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_remedy(make_job: 
     with pytest.raises(PluginError, match="nan at step 1") as caught:
         run_plan(make_job(TrainPlan((_phase(Broken()),))))
     assert "smaller learning rate" in caught.value.hint
+
+
+def test_a_shown_loss_that_is_not_finite_is_named_before_it_reaches_the_store(make_job: Make) -> None:
+    class Empty(Objective):
+        def loss(self, network: Network, batch: Batch) -> Losses:
+            total = CrossEntropy().loss(network, batch)["total"]
+            return {"total": total, "confident": total.detach()[None][:0].mean()}
+
+    with pytest.raises(PluginError, match='"confident" of phase "phase" is nan'):
+        run_plan(make_job(TrainPlan((_phase(Empty()),))))
 
 
 def test_a_loss_without_a_total_is_named(make_job: Make) -> None:

@@ -27,7 +27,7 @@ MAJORITY = "majority"
 LINEAR_PROBE = "linear-probe"
 """A linear head on the frozen features of the best candidate."""
 SCRATCH = "scratch"
-"""The same network and plan from a random initialisation: what transfer has to beat."""
+"""The same network from a random initialisation, by the strategy that the run names: what transfer has to beat."""
 SOURCE_ONLY = "source-only"
 """The chosen model before it was adapted to the target."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
@@ -103,3 +104,14 @@ def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
         raise UserError(
             f"its tlcore metadata cannot be read: {error}", where=where, hint="export the model again"
         ) from error
+
+
+def stamp_run_id(path: Path, run_id: str) -> None:
+    """Write `run_id` into the metadata of an exported ONNX file, in place; the graph is left as it is."""
+    import onnx
+
+    model = onnx.load(path)
+    for item in model.metadata_props:
+        if item.key == _PREFIX + "run_id" or item.key == "run_id":
+            item.value = run_id
+    path.write_bytes(model.SerializeToString())

@@ -28,7 +28,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from tlcore.errors import UserError
 from tlcore.models.build import count_parameters, shipped_with_timm
@@ -41,6 +41,15 @@ INDEX = "index.json"
 """Name of the index in its folder."""
 
 REQUIRED_CHANNELS = 3
+
+
+FORBIDDEN_ARGUMENTS = frozenset(
+    {
+        "cache_dir", "checkpoint_path", "exportable", "features_only", "no_jit", "num_classes", "pretrained",
+        "pretrained_cfg", "pretrained_cfg_overlay", "scriptable",
+    }
+)  # fmt: skip
+"""Arguments of timm.create_model that read other files, reach the hub, or change what kind of network comes out."""
 
 
 class IndexEntry(Value):
@@ -61,6 +70,16 @@ class IndexEntry(Value):
     crop_pct: float = Field(0.875, gt=0, le=1)
     resize: Literal["crop", "squash"] = "crop"
     prior: float | None = Field(None, ge=0, le=100)
+
+    @field_validator("kwargs")
+    @classmethod
+    def _harmless(cls, given: dict[str, Json]) -> dict[str, Json]:
+        refused = sorted(FORBIDDEN_ARGUMENTS & given.keys())
+        if refused:
+            raise ValueError(
+                f"{', '.join(refused)} may not be given: the weights are those of the entry's file"
+            )
+        return given
 
 
 def read_index(folder: Path) -> dict[str, IndexEntry]:

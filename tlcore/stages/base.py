@@ -24,7 +24,7 @@ STAGES: dict[str, str] = {
     "load": "tlcore.stages.data:load",
     "check": "tlcore.stages.data:check",
     "candidates": "tlcore.stages.models:candidates",
-    "pixels": "tlcore.stages.data:pixels",
+    "decode": "tlcore.stages.data:decode_images",
     "features": "tlcore.stages.models:features",
     "score": "tlcore.stages.models:score",
     "rank": "tlcore.stages.models:rank_candidates",
@@ -37,8 +37,8 @@ STAGES: dict[str, str] = {
 }
 """Stage name -> "module:function". Modules are imported when the stage runs: most of them need torch."""
 
-FROM_OUTSIDE = frozenset({"load", "candidates"})
-"""Stages that look at the outside world. They always run; their key is the content of what they found."""
+FROM_OUTSIDE = frozenset({"load", "candidates", "decode"})
+"""Stages that look before they work. They always run; their key is the content of what they found."""
 
 
 class Progress(Protocol):

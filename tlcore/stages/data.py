@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import cast
 
@@ -14,11 +15,11 @@ from tlcore.protocols import CheckLimits, DataCheck, DataSource
 from tlcore.registry import Registry
 from tlcore.stages.base import Progress, StageContext, StageJob
 from tlcore.stages.tables import load_table, save_table
-from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
+from tlcore.stages.values import CheckedData, DecodedImages, LoadedData, PixelFiles
 from tlcore.store import Store, Work, content_key
-from tlcore.values import SOURCE, Preprocess
+from tlcore.values import SOURCE, Preprocess, Problem
 
-__all__ = ["check", "load", "pixels"]
+__all__ = ["check", "decode_images", "load"]
 
 
 def load(
@@ -75,6 +76,16 @@ def check(context: StageContext) -> CheckedData:
                 where=dataset.name,
                 hint="add images, or change data.test",
             )
+    if not len(split.rows(split="val", domain=SOURCE)):
+        message = "no validation images: epochs, strategies and candidates are chosen on the training images"
+        report = report.model_copy(
+            update={
+                "problems": (
+                    *report.problems,
+                    Problem(code="no-validation", severity="warning", message=message),
+                )
+            }
+        )
     save_table(context.work.folder, split)
     counts: dict[str, dict[str, int]] = {}
     for domain, part, label in split.table.select("domain", "split", "label").rows():
@@ -94,12 +105,34 @@ def check(context: StageContext) -> CheckedData:
     )  # fmt: skip
 
 
-def pixels(context: StageContext) -> PixelFiles:
-    """Decode every image once, for all input sizes. Option: preprocess, a list of Preprocess documents."""
-    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
-    rules = [Preprocess.model_validate(document) for document in context.option("preprocess")]
-    files = decode(
-        dataset.table["uri"].to_list(), rules, folder=context.work.folder, max_pixels=context.option("max_pixels"),
-        on_progress=lambda done, total: context.progress(done, total, "decoding"),
-    )  # fmt: skip
-    return PixelFiles(files={key: path.name for key, path in files.items()}, images=len(dataset.table))
+def decode_images(
+    store: Store, registry: Registry, job: StageJob, progress: Progress
+) -> tuple[str, Callable[[Work], None]]:
+    """Decode every image once, for all rules that nobody decoded for before. Options: rules, max_pixels.
+
+    The pixels of each rule are an entry of their own; this stage looks for them in every run.
+    """
+    (data,) = job.inputs["data"]
+    where = [str(uri) for uri in load_table(store.folder(data), store.read(data, CheckedData)).table["uri"]]
+    rules = {rule.decode_key(): rule for rule in map(Preprocess.model_validate, job.options["rules"])}
+    keys = {name: content_key({"stage": "pixels", "data": data.key, "rule": name}) for name in rules}
+    key = content_key({"stage": "decode", "pixels": keys})
+    missing = [rule for name, rule in rules.items() if store.find("pixels", keys[name]) is None]
+    folder = store.scratch("decode", key)
+    files = {}
+    if missing:
+        files = decode(
+            where, missing, folder=folder, max_pixels=job.options["max_pixels"],
+            on_progress=lambda done, total: progress(done, total, "decoding"),
+        )  # fmt: skip
+
+    def entry(name: str) -> Callable[[Work], None]:
+        def write(work: Work) -> None:
+            files[name].replace(work.folder / files[name].name)
+            work.write(PixelFiles(rule=name, file=files[name].name, images=len(where)))
+
+        return write
+
+    refs = {name: store.compute("pixels", keys[name], entry(name))[0] for name in rules}
+    shutil.rmtree(folder, ignore_errors=True)
+    return key, lambda work: work.write(DecodedImages(pixels=refs))

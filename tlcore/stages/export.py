@@ -59,11 +59,15 @@ def parity(context: StageContext) -> Parity:
     """
     checkpoint, exported = checkpoint_of(context, "model"), context.read("file", Exported)
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
-    domain = TARGET if dataset.has_target else SOURCE
-    validation = [int(row) for row in rows_of(dataset, "val", domain)]
-    others = [int(row) for split in ("test", "train") for row in rows_of(dataset, split, domain)]
-    if domain == TARGET:
-        others += [int(row) for row in rows_of(dataset, "val", SOURCE)]
+    # With a target its images come first; nothing is chosen here, so its labels may be counted.
+    domains = (TARGET, SOURCE) if dataset.has_target else (SOURCE,)
+    validation = [int(row) for domain in domains for row in rows_of(dataset, "val", domain)]
+    others = [
+        int(row)
+        for split in ("test", "train")
+        for domain in domains
+        for row in rows_of(dataset, split, domain)
+    ]
     rows = np.array(select_images(validation, others), dtype=np.int64)
     path = context.folder("file") / exported.path
     preprocess = checkpoint.preprocess
@@ -84,7 +88,6 @@ def parity(context: StageContext) -> Parity:
     network = load_network(context, "model", checkpoint)
     _, expected = predict(network, pixels_for(context, checkpoint.preprocess), rows, checkpoint.preprocess)
     ids = dataset.table["sample_id"].gather(rows).to_list()
-    # Labels of target images other than the test split's may be counted here: nothing is chosen by them.
     labels = [dataset.labels()[row] for row in rows]
     result = check_parity(
         expected, np.concatenate(answers), labels, ids, tolerance=context.option("tolerance")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import cast
@@ -9,11 +10,11 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcore.errors import UserError
+from tlcore.errors import PluginError, UserError
 from tlcore.protocols import Evidence, ModelSource, Scorer
 from tlcore.registry import Registry
 from tlcore.stages.base import Progress, StageContext, StageJob
-from tlcore.stages.tables import load_table, pixels_for, rows_of
+from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
 from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
 from tlcore.store import Store, Work, content_key
 from tlcore.values import Candidate, Dataset, Ranked, Ranking
@@ -36,9 +37,11 @@ def candidates(
             if known is None or (known.skipped and not candidate.skipped):
                 found[candidate.name] = candidate
             elif not candidate.skipped and candidate.weights_sha256 != known.weights_sha256:
-                # Two sources, one name, different weights: keep both apart.
-                renamed = candidate.model_copy(update={"name": f"{choice.name}:{candidate.name}"})
-                found[renamed.name] = renamed
+                # One name, other weights: keep them apart, however many there are.
+                name = next(
+                    free for n in itertools.count(2) if (free := f"{candidate.name}#{n}") not in found
+                )
+                found[name] = candidate.model_copy(update={"name": name})
     if not any(candidate.skipped is None for candidate in found.values()):
         reasons = "; ".join(f"{candidate.name}: {candidate.skipped}" for candidate in found.values())
         raise UserError(
@@ -73,17 +76,21 @@ def features(context: StageContext) -> FeatureFiles:
     from tlcore.features.files import save_features
 
     candidate = Candidate.model_validate(context.option("candidate"))
-    if candidate.preprocess is None:
-        raise UserError("the candidate says no input size", where=candidate.name)
+    preprocess = preprocess_of(candidate)
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
     rows, complete = _sample(dataset, context.option("max_images"), context.job.seed)
-    network = cast(ModelSource, context.build("source")).build(candidate)
-    pixels = pixels_for(context, candidate.preprocess)
+    pixels = pixels_for(context, preprocess)
     started = time.monotonic()
-    extracted = extract(
-        network, pixels, candidate.preprocess, rows=rows, head=True, name=candidate.name, device=context.job.device,
-        on_progress=lambda done, total: context.progress(done, total, "features"),
-    )  # fmt: skip
+    try:
+        network = cast(ModelSource, context.build("source")).build(candidate)
+        extracted = extract(
+            network, pixels, preprocess, rows=rows, head=True, name=candidate.name, device=context.job.device,
+            on_progress=lambda done, total: context.progress(done, total, "features"),
+        )  # fmt: skip
+    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+        # Whatever a network makes of this input is about the network: it is left out, the run goes on.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise PluginError(f"the network failed on its input: {reason}", where=candidate.name) from error
     seconds = max(time.monotonic() - started, 1e-9)
     save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(rows).to_list())
     return FeatureFiles(

@@ -9,31 +9,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tlcore.errors import UserError
 from tlcore.protocols import ModelSource
 from tlcore.stages.base import StageContext
+from tlcore.stages.tables import preprocess_of
 from tlcore.training.network import Network, make_network
 from tlcore.training.streams import draw_seed
-from tlcore.values import Candidate, Checkpoint, Preprocess
+from tlcore.values import Candidate, Checkpoint
 
 __all__ = [
     "WEIGHTS",
     "build_network",
     "load_network",
     "load_predictions",
-    "preprocess_of",
     "save_predictions",
     "save_weights",
 ]
 
 WEIGHTS = "weights.safetensors"
 _PREDICTIONS = "predictions.npz"
-
-
-def preprocess_of(candidate: Candidate) -> Preprocess:
-    if candidate.preprocess is None:
-        raise UserError("the candidate says no input size", where=candidate.name)
-    return candidate.preprocess
 
 
 def build_network(
@@ -48,10 +41,10 @@ def build_network(
 
 
 def save_weights(folder: Path, network: Network) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     state = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(state))
 
 
 def load_network(context: StageContext, name: str, checkpoint: Checkpoint) -> Network:

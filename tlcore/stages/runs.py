@@ -11,8 +11,8 @@ same configuration again takes an interrupted run up under its id.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ from typing import Literal
 from filelock import FileLock, Timeout
 
 from tlcore.config import RunConfig
-from tlcore.errors import TlcoreError, UnknownName, UserError
+from tlcore.errors import GateError, TlcoreError, UnknownName, UserError
+from tlcore.export.metadata import stamp_run_id
 from tlcore.store import Store, content_key, write_text
 from tlcore.values import RunRecord, Value
 
@@ -59,14 +60,25 @@ class OpenRun:
         return self.state.run_id
 
     def complete(self, record: RunRecord, *, model: Path, card: Path) -> RunRecord:
-        """Put model and card into the run's folder, each in one step, then the record; the run is complete."""
+        """Put model and card into the run's folder, each in one step, then the record; the run is complete.
+
+        The model is a copy: whoever changes it changes neither the cache nor another run. An ONNX file that an
+        earlier run exported gets this run's id.
+
+        Raises:
+            GateError: the stored file is not the one that was proven.
+        """
+        if hashlib.sha256(model.read_bytes()).hexdigest() != record.exported.sha256:
+            raise GateError(
+                "the stored model was changed after it was proven",
+                where=str(model),
+                hint=f"delete {model.parent} and run again",
+            )
         for source, name in ((model, Path(record.onnx).name), (card, Path(record.card).name)):
             part = self.folder / f".{name}.part"
-            part.unlink(missing_ok=True)
-            try:
-                os.link(source, part)
-            except OSError:
-                shutil.copyfile(source, part)
+            shutil.copyfile(source, part)
+            if source is model and record.exported.format == "onnx":
+                stamp_run_id(part, self.run_id)
             part.replace(self.folder / name)
         write_text(self.folder / "run.json", record.model_dump_json(indent=1))
         self.state = self.state.model_copy(
@@ -108,7 +120,7 @@ def open_run(store: Store, config: RunConfig) -> Iterator[OpenRun]:
         )
     lock = FileLock(store.root / "locks" / f"run-{run_id}.lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=2)  # a listing holds it for a moment
     except Timeout:
         raise UserError(f"run {run_id} is going on in another process", hint="tlcore runs") from None
     try:

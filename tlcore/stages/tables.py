@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tlcore.errors import PluginError, UserError
 from tlcore.stages.base import StageContext
 from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
-from tlcore.values import SOURCE, UNLABELLED, Dataset, Preprocess
+from tlcore.values import SOURCE, UNLABELLED, Candidate, Dataset, Preprocess
 
-__all__ = ["load_table", "pixels_for", "rows_of", "save_table"]
+__all__ = ["load_table", "pixels_for", "preprocess_of", "rows_of", "save_table"]
 
 _TABLE = "table.parquet"
 
@@ -35,9 +36,17 @@ def rows_of(
     return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
 
 
+def preprocess_of(candidate: Candidate) -> Preprocess:
+    if candidate.preprocess is None:
+        raise UserError("the candidate says no input size", where=candidate.name)
+    return candidate.preprocess
+
+
 def pixels_for(context: StageContext, preprocess: Preprocess) -> NDArray[np.uint8]:
     """The decoded pixels of all rows, mapped into memory."""
     from tlcore.data.images import load_pixels
 
     files = context.read("pixels", PixelFiles)
-    return load_pixels(context.folder("pixels") / files.files[preprocess.decode_key()])
+    if files.rule != preprocess.decode_key():
+        raise PluginError(f"pixels for {files.rule} were given where {preprocess.decode_key()} is needed")
+    return load_pixels(context.folder("pixels") / files.file)

@@ -17,11 +17,10 @@ from tlcore.stages.networks import (
     WEIGHTS,
     build_network,
     load_network,
-    preprocess_of,
     save_predictions,
     save_weights,
 )
-from tlcore.stages.tables import load_table, pixels_for, rows_of
+from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
 from tlcore.stages.values import AdaptedModel, CheckedData, Trained
 from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.loop import run_plan
@@ -47,7 +46,7 @@ def train(context: StageContext) -> Trained:
     rows = rows_of(dataset, "train", labelled=True)
     held_out = rows_of(dataset, "val", labelled=True)
     if not len(held_out):
-        held_out = rows  # classes of two images leave none; the card's data report says so
+        held_out = rows  # classes of two images leave none; the data report says so
 
     def measure(network: Network) -> Measured:
         _, probabilities = predict(network, pixels, held_out, preprocess, device=context.job.device)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Value
+from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Ref, Value
 
 __all__ = [
     "AdaptedModel",
     "CandidateList",
     "CheckedData",
+    "DecodedImages",
     "Evaluation",
     "FeatureFiles",
     "LoadedData",
@@ -43,10 +44,18 @@ class CandidateList(Value):
 
 
 class PixelFiles(Value):
-    """uint8 pixels of all rows in table order, one file per decode key."""
+    """uint8 pixels of all rows in table order, by one decode rule: an entry of the store for each rule, so that
+    another model with another input size leaves these as they are."""
 
-    files: dict[str, str]
+    rule: str
+    file: str
     images: int
+
+
+class DecodedImages(Value):
+    """Where the pixels of every rule are."""
+
+    pixels: dict[str, Ref]
 
 
 class FeatureFiles(Value):

@@ -129,7 +129,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
         for move in phase.moves
     ]
     optimizers = [made for _, _, made in moves if made is not None]
-    if saved is not None and saved["optimizers"]:
+    if saved is not None and state.step > 0:
         if own is not None:
             own.load_state_dict(saved["objective"])
         for stepper, values in zip(optimizers, saved["optimizers"], strict=True):
@@ -138,7 +138,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
         state.best, state.best_choice, state.best_epoch = None, None, None
         if phase.choose == "best" and job.start_counts:
             _consider(job, phase, state, 0, job.measure(network))
-    clipped = {
+    moved = {
         id(p): p
         for move in phase.moves
         for g in move.groups
@@ -160,9 +160,9 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
                 loss(host.network, batch) if optimizer is not None else _passed(loss, host.network, batch)
             )
             if optimizer is not None:
-                _step(job, phase, state, move.loss, losses, optimizer, factor, clipped)
+                _step(job, phase, state, move.loss, losses, optimizer, factor, moved)
             for name, value in losses.items():
-                state.sums[name] = state.sums.get(name, 0.0) + value.item()
+                state.sums[name] = state.sums.get(name, 0.0) + _finite(phase, state, name, value.item())
         state.step += 1
         state.epoch_seconds += time.monotonic() - started
         ended = state.step % per_epoch == 0
@@ -194,7 +194,7 @@ def _training_mode(network: Network, own: nn.Module | None, phase: Phase) -> Non
 
 def _step(
     job: TrainJob, phase: Phase, state: _State, name: str, losses: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer,
-    factor: float, clipped: Any,
+    factor: float, moved: Any,
 ) -> None:  # fmt: skip
     if "total" not in losses:
         raise PluginError(
@@ -210,17 +210,29 @@ def _step(
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor
     # All moves of a batch share the parameters: gradients of the one before must be gone.
-    for value in clipped:
+    for value in moved:
         value.grad = None
     total.backward()  # type: ignore[no-untyped-call]
     if phase.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(list(clipped), phase.clip_norm)
+        own = [value for group in optimizer.param_groups for value in group["params"]]
+        torch.nn.utils.clip_grad_norm_(own, phase.clip_norm)
     optimizer.step()
+
+
+def _finite(phase: Phase, state: _State, name: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise PluginError(
+            f'"{name}" of phase "{phase.name}" is {value} at step {state.step + 1}',
+            hint="use a smaller learning rate, or have the objective leave out what is not defined on a batch",
+        )
+    return value
 
 
 def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> None:
     epoch = state.step // per_epoch
     measured = job.measure(job.network)
+    for name, shown in measured.shown.items():
+        _finite(phase, state, name, shown)
     losses = {name: value / per_epoch for name, value in state.sums.items()}
     state.history.append(
         Epoch(

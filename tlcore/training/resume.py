@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,14 @@ _NAME = "training.pt"
 def save_state(folder: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values; a reader sees the old file or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f".{_NAME}.*"):
+        left.unlink(missing_ok=True)  # of a process that was killed while it wrote: the stage's lock is ours
     part = folder / f".{_NAME}.{os.getpid()}"
+    buffer = io.BytesIO()  # torch hides a full disk behind an error of its own
+    torch.save(state, buffer)
     try:
         with part.open("wb") as file:
-            torch.save(state, file)
+            file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         part.replace(folder / _NAME)
