@@ -95,7 +95,7 @@ def main() -> None:
         "--data", type=Path, default=Path(os.environ.get("TLCORE_SHARED", "../shared")) / "data"
     )
     parser.add_argument("--plugin", type=Path)
-    parser.add_argument("--only", choices=[*PROBLEMS, "none"])
+    parser.add_argument("--only", choices=list(PROBLEMS))
     given = parser.parse_args()
     if not given.data.is_dir():
         sys.exit(f"no photographs at {given.data}; set TLCORE_SHARED to the folder that holds data/")

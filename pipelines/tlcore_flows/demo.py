@@ -23,6 +23,9 @@ UNLABELLED_PER_CLASS = 60
 """Handwritten scans a class whose labels the second run never sees."""
 
 
+SCRATCH_EPOCHS = 60
+
+
 def prepare(folder: Path, tell: Callable[[str], None]) -> None:
     """Train the zoo and render the digits, where that has not been done.
 
@@ -60,4 +63,7 @@ def adaptation_config(folder: Path) -> RunConfig:
 def _config(folder: Path, **parts: Json) -> RunConfig:
     models = [{"name": "local", "spec": str(folder / "zoo")}]
     # Networks of 32 x 32 pixels have too little to share between threads: one is as fast, and steadier.
-    return parse_config({"models": models, "seed": SEED, "threads": 1, **parts}, where="tlcore demo")
+    # They are cheap as well: from scratch they may learn for as long as it helps.
+    scratch = {"scratch": {"name": "full", "epochs": SCRATCH_EPOCHS}}
+    made = {"models": models, "seed": SEED, "threads": 1, "evaluation": scratch, **parts}
+    return parse_config(made, where="tlcore demo")

@@ -113,7 +113,8 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
         options={"tolerance": config.export.tolerance, "max_pixels": config.data.max_pixels},
         strategies=exporter,
     )
-    exported = run.store.read(written, Exported)
+    stored = run.store.read(written, Exported)
+    exported = opened.promote(run.store.folder(written) / stored.path, stored)
     strategy = f"{model.strategy}+{adaptation.kept}" if adaptation and kept else model.strategy
     record = RunRecord(
         run_id=opened.run_id,
@@ -141,9 +142,7 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
         thumbnails={mistake.sample_id: mistake.uri for mistake in evaluation.metrics.mistakes},
     )
     drawn = run("card", options={"record": record.model_dump(mode="json")})
-    return opened.complete(
-        record, model=run.store.folder(written) / exported.path, card=run.store.folder(drawn) / "card.html"
-    )
+    return opened.complete(record, card=run.store.folder(drawn) / "card.html")
 
 
 def _train_all(run: Wiring, base: RankedModels) -> list[_Model]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
+from onnx import helper
 
 from tests.report.conftest import sample
 from tlcore.config import RunConfig, parse_config
-from tlcore.errors import UserError
+from tlcore.errors import GateError, UserError
 from tlcore.report.document import run_document
 from tlcore.stages.runs import open_run
 from tlcore.store import Store
@@ -40,9 +43,32 @@ def record(store: Store, tmp_path: Path) -> RunRecord:
             onnx=str(opened.folder / "model.onnx"),
             card=str(opened.folder / "card.html"),
         )
-        for name in ("model.onnx", "card.html"):
-            (tmp_path / name).write_text(name)
-        return opened.complete(made, model=tmp_path / "model.onnx", card=tmp_path / "card.html")
+        (tmp_path / "card.html").write_text("card.html")
+        graph = helper.make_model(helper.make_graph([], "empty", [], []))
+        helper.set_model_props(graph, {"tlcore.run_id": "an earlier run"})
+        content = graph.SerializeToString()
+        (tmp_path / "model.onnx").write_bytes(content)
+        exported = made.exported.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()})
+        made = made.model_copy(update={"exported": opened.promote(tmp_path / "model.onnx", exported)})
+        return opened.complete(made, card=tmp_path / "card.html")
+
+
+def test_the_model_of_a_run_is_a_copy_with_its_own_id(record: RunRecord, tmp_path: Path) -> None:
+    (stamped,) = onnx.load(record.onnx).metadata_props
+    assert stamped.value == record.run_id
+    assert hashlib.sha256(Path(record.onnx).read_bytes()).hexdigest() == record.exported.sha256
+    assert onnx.load(tmp_path / "model.onnx").metadata_props[0].value == "an earlier run"
+
+
+def test_a_stored_model_that_was_changed_after_its_proof_is_not_promoted(
+    record: RunRecord, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"something else")
+    with (
+        pytest.raises(GateError, match="changed after it was proven"),
+        open_run(store, config("again")) as opened,
+    ):
+        opened.promote(tmp_path / "model.onnx", record.exported)
 
 
 def test_runs_are_listed_with_their_state(

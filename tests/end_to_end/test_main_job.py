@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.stages.conftest import make_fault
+from tlcore.export.predictor import Predictor
 from tlcore.report.document import RUN_SCHEMA
 
 from .conftest import Command
@@ -48,6 +49,8 @@ def test_from_a_folder_to_predictions_and_all_from_the_cache_the_second_time(
     same = ("ranking", "chosen", "metrics", "baselines", "parity")
     assert {key: second[key] for key in same} == {key: first[key] for key in same}
 
+    for run in (first, second):
+        assert Predictor(run["onnx"]).metadata.run_id == run["run_id"]
     shutil.copy(first["onnx"], photos.parent / "alone.onnx")
     image = next((photos / "bee").iterdir())
     (photos / "bee" / "broken.jpg").write_text("no image")
@@ -104,7 +107,7 @@ def weights(home: Path) -> dict[str, bytes]:
 def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
     command: Callable[..., Command], photos: Path, zoo: Path
 ) -> None:
-    """kill -9 while candidates are scored, inside training, and after it; then once more to the end."""
+    """kill -9 while candidates are scored, inside training, after it, and at the gate; then once more to the end."""
     arguments = [
         "run", "--data", str(photos), "--models", f"local:{zoo}", "--tuner", "full:epochs=12,batch_size=2", "--scratch",
         "full:epochs=1", "--bootstrap", "100", "--replicates", "0",
@@ -115,6 +118,7 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
         lambda: any((broken.home / "stages" / "features").glob("*/value.json")),
         lambda: any((broken.home / "work" / "train").glob("*/training.pt")),
         lambda: any((broken.home / "stages" / "train").glob("*/value.json")),
+        lambda: any((broken.home / "stages" / "export").glob("*/value.json")),
     ]
     for moment in moments:
         process = broken.start(*arguments, "--json")
@@ -126,7 +130,7 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
     ended = broken.json(*arguments)
     (state,) = broken.json("runs")["runs"]
     assert state["state"] == "completed" and state["run_id"] == ended["run_id"]
-    same = ("ranking", "chosen", "metrics", "baselines")
+    same = ("ranking", "chosen", "metrics", "baselines", "parity")
     strip = {"images_per_second"}
     clean = [
         {**run, "ranking": [{k: v for k, v in row.items() if k not in strip} for row in run["ranking"]]}

@@ -71,6 +71,7 @@ def render(record: RunRecord) -> str:
         data=data_view(record.data),
         timings=timings_view(record),
         configuration=formatting.toml(record.config),
+        scratch=_scratch(record),
         version=record.versions.get("tlcore", ""),
     )
 
@@ -152,3 +153,11 @@ def _curves(record: RunRecord) -> Markup | None:
         return None
     chosen = " · ".join(_trained(record))
     return Markup(svg(curves(histories, chosen), "Training loss and validation measure by epoch"))
+
+
+def _scratch(record: RunRecord) -> str:
+    """The strategy of the from-scratch baseline with its options, as the configuration says it."""
+    choice = record.config.get("evaluation", {}).get("scratch", {})
+    name = choice.get("name", "")
+    options = ", ".join(f"{key} = {value}" for key, value in choice.get("options", {}).items())
+    return f"{name}, {options}" if options else str(name)

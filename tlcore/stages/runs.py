@@ -26,7 +26,7 @@ from tlcore.config import RunConfig
 from tlcore.errors import GateError, TlcoreError, UnknownName, UserError
 from tlcore.export.metadata import stamp_run_id
 from tlcore.store import Store, content_key, write_text
-from tlcore.values import RunRecord, Value
+from tlcore.values import Exported, RunRecord, Value
 
 __all__ = ["OpenRun", "RunState", "list_runs", "open_run", "read_run"]
 
@@ -59,27 +59,34 @@ class OpenRun:
     def run_id(self) -> str:
         return self.state.run_id
 
-    def complete(self, record: RunRecord, *, model: Path, card: Path) -> RunRecord:
-        """Put model and card into the run's folder, each in one step, then the record; the run is complete.
+    def promote(self, model: Path, exported: Exported) -> Exported:
+        """Copy a proven file into the run's folder, in one step, and say what it is there.
 
-        The model is a copy: whoever changes it changes neither the cache nor another run. An ONNX file that an
-        earlier run exported gets this run's id.
+        Whoever changes the copy changes neither the cache nor another run. An ONNX file that an earlier run
+        exported gets this run's id.
 
         Raises:
             GateError: the stored file is not the one that was proven.
         """
-        if hashlib.sha256(model.read_bytes()).hexdigest() != record.exported.sha256:
+        if _sha256(model) != exported.sha256:
             raise GateError(
                 "the stored model was changed after it was proven",
                 where=str(model),
                 hint=f"delete {model.parent} and run again",
             )
-        for source, name in ((model, Path(record.onnx).name), (card, Path(record.card).name)):
-            part = self.folder / f".{name}.part"
-            shutil.copyfile(source, part)
-            if source is model and record.exported.format == "onnx":
-                stamp_run_id(part, self.run_id)
-            part.replace(self.folder / name)
+        part = self.folder / f".{exported.path}.part"
+        shutil.copyfile(model, part)
+        if exported.format == "onnx":
+            stamp_run_id(part, self.run_id)
+        digest, size = _sha256(part), part.stat().st_size
+        part.replace(self.folder / exported.path)
+        return exported.model_copy(update={"sha256": digest, "bytes": size})
+
+    def complete(self, record: RunRecord, *, card: Path) -> RunRecord:
+        """Put the card into the run's folder, then the record; the run is complete."""
+        part = self.folder / ".card.html.part"
+        shutil.copyfile(card, part)
+        part.replace(self.folder / "card.html")
         write_text(self.folder / "run.json", record.model_dump_json(indent=1))
         self.state = self.state.model_copy(
             update={
@@ -184,6 +191,10 @@ def read_run(store: Store, run_id: str) -> RunRecord:
             hint="the same `tlcore run` command goes on where it stopped",
         )
     return RunRecord.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _write(folder: Path, state: RunState) -> None:
