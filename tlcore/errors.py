@@ -77,7 +77,7 @@ class UnknownName(UserError):
         self, kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = ""
     ) -> None:
         names = sorted(set(known))
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
         self.kind = kind
         self.name = name
         self.nearest = near[0] if near else None

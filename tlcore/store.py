@@ -1,9 +1,9 @@
 """The run store: content-addressed stage results, atomic, locked, resumable.
 
-    ROOT/stages/STAGE/KEY/   a finished stage: value.json and its files; exists complete or not at all
-    ROOT/work/STAGE/KEY/     what a stage may leave behind to resume from (training checkpoints)
-    ROOT/runs/RUN_ID/        run.json, card.html, model.onnx, config.json
-    ROOT/locks/              one lock per stage and key; the system frees it when its process dies
+    stages/STAGE/KEY/   a finished stage: value.json and its files; exists complete or not at all
+    work/STAGE/KEY/     what a stage may leave behind to resume from (training checkpoints)
+    runs/RUN_ID/        run.json, card.html, model.onnx, config.json
+    locks/              one lock per stage and key; the system frees it when its process dies
 
 A stage works in a temporary folder that is renamed when it is done, so a reader never sees half a
 result and `kill -9` leaves nothing that looks finished.

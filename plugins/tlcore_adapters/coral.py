@@ -37,7 +37,11 @@ def coral_gap(source: Tensor, target: Tensor) -> Tensor:
 
 
 class CoralObjective(Objective):
-    """Cross-entropy on the source plus weight times the gap between the domains' logit covariances."""
+    """Cross-entropy on the source plus weight times the gap between the domains' covariances.
+
+    The paper compares the logits of a network of 1,000 classes; here the features before the head are the
+    default, since a head of few classes has little covariance to compare.
+    """
 
     def __init__(self, weight: float, layer: Literal["features", "logits"]) -> None:
         self.weight, self.layer = weight, layer

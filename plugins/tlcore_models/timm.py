@@ -46,7 +46,11 @@ class Timm(ModelSource):
         if not any(sign in self.spec for sign in "*?["):
             candidate = self._candidate(_one(self.spec))
             if candidate.skipped:
-                raise UserError(candidate.skipped, where=f"timm:{self.spec}")
+                raise UserError(
+                    candidate.skipped,
+                    where=f"timm:{self.spec}",
+                    hint="the same command with --allow-download, or --models local:FILE",
+                )
             return (candidate,)
         names = _matches(self.spec)
         if not names:
@@ -162,7 +166,7 @@ def _one(name: str) -> str:
             where=f"timm:{name}",
             hint="name weights of your own as local:FILE",
         )
-    near = difflib.get_close_matches(name, [*known, *{each.split(".")[0] for each in known}], n=8, cutoff=0.5)
+    near = difflib.get_close_matches(name, [*known, *{each.split(".")[0] for each in known}], n=8, cutoff=0.6)
     raise UnknownName("pretrained timm model", name, near, where=f"timm:{name}", hint=LIST)
 
 

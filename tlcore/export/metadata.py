@@ -82,7 +82,7 @@ def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
         raise UserError(
             "has no tlcore metadata (class names, input size, resize rule)",
             where=where,
-            hint="use a file that a tlcore run exported; list them with: tlcore runs",
+            hint="use a file that a tlcore run exported; the newest one is shown by: tlcore runs show last",
         )
     if own.get("format") != FORMAT:
         raise UserError(

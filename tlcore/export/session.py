@@ -79,7 +79,7 @@ class FileSession:
             raise UserError(
                 f"the graph has {'; '.join(found)} and the metadata says {'; '.join(wanted)}",
                 where=str(self.path),
-                hint="use a file that a tlcore run exported; list them with: tlcore runs",
+                hint="use a file that a tlcore run exported; the newest one is shown by: tlcore runs show last",
             )
 
 
@@ -95,7 +95,7 @@ def _open(path: Path) -> Any:
             path.name,
             known,
             where=str(path.parent),
-            hint="list exported files with: tlcore runs",
+            hint="the newest exported file is shown by: tlcore runs show last",
         )
     import onnxruntime
 
@@ -108,5 +108,5 @@ def _open(path: Path) -> Any:
         raise UserError(
             f"is not an ONNX file that ONNX Runtime can open ({reason})",
             where=str(path),
-            hint="use a file that a tlcore run exported; list them with: tlcore runs",
+            hint="use a file that a tlcore run exported; the newest one is shown by: tlcore runs show last",
         ) from error
