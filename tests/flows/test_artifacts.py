@@ -29,6 +29,8 @@ from tlcore.values import (
 )
 from tlcore_flows import artifacts
 
+pytestmark = pytest.mark.slow  # a Prefect server
+
 HALF = Interval(low=0.4, high=0.6)
 REPORT = DataReport(
     problems=(

@@ -10,7 +10,7 @@ import pytest
 from tlcore.config import parse_config
 from tlcore.errors import UserError
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
 
 @pytest.mark.parametrize("flow_name", ["transfer", "rank"])

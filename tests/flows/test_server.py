@@ -18,6 +18,8 @@ import pytest
 from tlcore.errors import RetryableError
 from tlcore_flows import server
 
+pytestmark = pytest.mark.slow  # real server processes
+
 OWNER = """
 import sys, time
 from pathlib import Path

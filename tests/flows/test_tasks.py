@@ -17,7 +17,7 @@ from tlcore.store import Store
 from tlcore_flows import observe, tasks
 from tlcore_flows.tasks import stage
 
-pytestmark = pytest.mark.usefixtures("prefect_server", "stages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server", "stages")]
 
 
 def in_flow(work: Callable[[], Any]) -> Any:
