@@ -10,7 +10,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ from tlcore.errors import UserError
 from tlcore.values import Json
 
 __all__ = [
-    "AdaptConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "RunConfig",
+    "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "RunConfig",
     "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config",
 ]  # fmt: skip
 
@@ -136,11 +136,46 @@ class SelectionConfig(_Section):
 
     scorers: tuple[Choice, ...] = Field((StrategyChoice(name="logme"),), min_length=1, title="Scorers")
     shortlist: int = Field(
-        1,
+        3,
         ge=1,
         le=64,
         title="Shortlist",
-        description="best candidates that are fine-tuned; the best on validation is chosen",
+        description="at most so many candidates that cannot be told from the best go on",
+    )
+    trial: Literal["none", "halving"] = Field(
+        "halving",
+        title="Trial",
+        description="halving: short fine-tunes of the shortlist, the better half trained longer, until one is left; "
+        "none: all of the shortlist are fine-tuned in full, the best on validation is chosen",
+    )
+    trial_seconds: float = Field(
+        60,
+        gt=0,
+        le=86_400,
+        title="Trial budget",
+        description="seconds that the short fine-tunes may take together",
+    )
+    max_params: float | None = Field(
+        None, gt=0, title="Largest model", description="millions of parameters, head not counted"
+    )
+    max_gmacs: float | None = Field(
+        None, gt=0, title="Most work", description="billions of multiply-accumulates per image"
+    )
+    max_latency_ms: float | None = Field(
+        None,
+        gt=0,
+        title="Longest latency",
+        description="milliseconds for one image by onnxruntime on this machine, measured",
+    )
+    licences: tuple[str, ...] = Field(
+        (),
+        title="Licences",
+        description="licences of weights that may be used (SPDX names, * allowed); none given: any",
+    )
+    results: str | None = Field(
+        None,
+        title="Result table",
+        description="CSV with columns model and top1 (timm's results-imagenet.csv): the static prior",
     )
     verify: bool = Field(
         False,
@@ -160,6 +195,11 @@ class SelectionConfig(_Section):
         ge=10,
         title="Images",
         description="labelled training images that scores may look at, a stratified sample where there are more",
+    )
+    engine: Literal["auto", "eager", "folded", "bf16", "onnxruntime", "compiled"] = Field(
+        "auto",
+        title="Engine",
+        description="how features are computed; auto: the fastest by a cost model, checked against eager fp32",
     )
 
 
@@ -228,6 +268,33 @@ class ExportConfig(_Section):
     )
 
 
+class ComputeConfig(_Section):
+    """Where candidates and shards of images are worked on."""
+
+    model_config = ConfigDict(title="Compute")
+
+    runner: Literal["sequential", "threads", "dask", "ray"] = Field(
+        "sequential",
+        title="Task runner",
+        description="sequential: one candidate after another through all cores; dask and ray: extras of these names",
+    )
+    workers: int = Field(
+        2, ge=1, le=4096, title="Workers", description="threads, or processes of a local cluster"
+    )
+    address: str | None = Field(
+        None,
+        title="Cluster",
+        description="address of a running Dask or Ray cluster; none: a local one is started",
+    )
+    shards: int = Field(
+        1,
+        ge=1,
+        le=10_000,
+        title="Shards",
+        description="parts that the images are worked on in, per candidate",
+    )
+
+
 def _several(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
@@ -251,6 +318,7 @@ class RunConfig(_Section):
     adapt: AdaptConfig = AdaptConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    compute: ComputeConfig = ComputeConfig()
     seed: int = Field(0, ge=0, lt=2**31, title="Seed")
     threads: int = Field(0, ge=0, le=1024, title="Threads", description="processor threads; 0: all cores")
     device: str = Field(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tlcore.features.moments import Moments
+    from tlcore.features.regression import RegressionMoments
     from tlcore.training.network import Network
     from tlcore.training.plan import TrainPlan
 
@@ -43,7 +44,7 @@ class Card:
         reference: paper and equation, or the specification it follows.
         licence: SPDX name of the strategy's licence.
         api: the hook API it was written for (`tlcore.hookspecs.HOOK_API`).
-        traits: what it needs: "features", "source-probabilities" (scorers); "source-data",
+        traits: what it needs: "features", "folds", "source-probabilities" (scorers); "source-data",
             "target-data", "target-labels" (adapters, tuners). What it promises: "rotation-invariant"
             (scorers: the same score for F Q, Q orthogonal; its spread then costs far less).
     """
@@ -127,6 +128,10 @@ class Evidence:
         features: returns float32 [n, d]; only for scorers with the trait "features".
         source_probabilities: returns float32 [n, z] of the source head, or None without one.
         seed: for scorers that draw.
+        folds: moments of disjoint parts of the images with the classes spread evenly, whose sum is `moments`;
+            for scorers with the trait "folds". Empty where nobody made them.
+        regression: moments of features and real-valued targets, where the targets are numbers; the other
+            statistics then describe no classes.
     """
 
     moments: Moments
@@ -134,6 +139,17 @@ class Evidence:
     features: Callable[[], NDArray[np.float32]]
     source_probabilities: Callable[[], NDArray[np.float32] | None]
     seed: int = 0
+    folds: tuple[Moments, ...] = ()
+    regression: RegressionMoments | None = None
+
+    def sample(self, limit: int) -> NDArray[np.int64]:
+        """Sorted positions of at most `limit` images, the same share of every class; all when there are no more.
+
+        Follows the seed, so that all candidates of a run are judged on the same images.
+        """
+        from tlcore.selection.subsets import stratified
+
+        return stratified(self.labels, limit, self.seed)
 
 
 class Scorer(Strategy):

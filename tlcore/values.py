@@ -95,6 +95,7 @@ class Candidate(Value):
         weights_sha256: digest of the weights' content ("" while unknown or absent).
         classes: outputs of the source head; 0 when the weights carry no head.
         params: parameters without the head; None while unknown.
+        gmacs: billions of multiply-accumulates for one image of the input size; None while unknown.
         prior: published ImageNet top-1 accuracy in percent where the source knows it.
         skipped: why it takes no part, or None.
     """
@@ -108,6 +109,7 @@ class Candidate(Value):
     classes: int = 0
     preprocess: Preprocess | None = None
     params: int | None = None
+    gmacs: float | None = None
     prior: float | None = None
     licence: str = "unknown"
     pretrained_on: str = "unknown"
@@ -199,11 +201,30 @@ class Ranked(Value):
     candidate: str
     rank: int | None = Field(description="1 is best; None when skipped or failed")
     scores: dict[str, float] = {}
-    spread: dict[str, Interval] = Field({}, description="bootstrap interval over images, per scorer")
+    spread: dict[str, Interval] = Field({}, description="95 % interval over images, per scorer")
+    draws: dict[str, tuple[float | None, ...]] = Field(
+        {},
+        description="the score on each subset of the images, per scorer; the same subsets for all candidates",
+    )
+    draw_scale: float = Field(
+        1.0, description="sqrt(m / (n - m)): from the deviation on m of n images to that on all of them"
+    )
+    panel: float | None = Field(
+        None, description="mean over the scorers of rank / (candidates + 1); lower is better"
+    )
+    rank_interval: Interval | None = Field(None, description="95 % interval of the rank over images")
+    tied_with_best: bool = Field(False, description="the images cannot tell it from the best one")
     notes: tuple[str, ...] = ()
     params: int | None = None
+    gmacs: float | None = None
     prior: float | None = None
+    prior_rank: int | None = Field(
+        None, description="place by the static prior alone: a baseline, never mixed in"
+    )
     images_per_second: float | None = None
+    latency_ms: float | None = Field(None, description="one image by onnxruntime, where it was measured")
+    onnx_bytes: int | None = Field(None, description="estimated size of the exported file")
+    licence: str = "unknown"
     achieved: float | None = Field(None, description="test accuracy after fine-tuning, where it was measured")
     skipped: str | None = None
 
@@ -214,6 +235,8 @@ class Ranking(Value):
     entries: tuple[Ranked, ...]
     scorers: tuple[str, ...]
     images: int
+    shortlist: tuple[str, ...] = Field((), description="best first: those that cannot be told from the best")
+    prior: str = Field("", description='what the static prior is: "ImageNet top-1 from FILE", "parameters"')
 
     @property
     def best(self) -> str:

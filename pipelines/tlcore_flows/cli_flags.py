@@ -112,11 +112,19 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--max-pixels", "data.max_pixels", DATA, "PIXELS", int),
     Flag("--models", "models", MODELS, "SPEC", parse=_model, repeat=True),
     Flag("--scorer", "selection.scorers", SELECTION, "NAME", parse=_choice, repeat=True),
-    Flag("--shortlist", "selection.shortlist", SELECTION, "K", int, rank=False),
+    Flag("--shortlist", "selection.shortlist", SELECTION, "K", int),
+    Flag("--trial", "selection.trial", SELECTION, "HOW", rank=False),
+    Flag("--trial-seconds", "selection.trial_seconds", SELECTION, "SECONDS", float, rank=False),
+    Flag("--max-params", "selection.max_params", SELECTION, "MILLIONS", float),
+    Flag("--max-gmacs", "selection.max_gmacs", SELECTION, "GMACS", float),
+    Flag("--max-latency-ms", "selection.max_latency_ms", SELECTION, "MS", float),
+    Flag("--licence", "selection.licences", SELECTION, "NAME", repeat=True),
+    Flag("--results", "selection.results", SELECTION, "CSV", parse=_place),
     Flag("--verify-ranking", "selection.verify", SELECTION, "", bool, rank=False),
     Flag("--verify-with", "selection.verify_with", SELECTION, "NAME", parse=_choice, rank=False),
     Flag("--replicates", "selection.replicates", SELECTION, "N", int),
     Flag("--max-images", "selection.max_images", SELECTION, "N", int),
+    Flag("--engine", "selection.engine", SELECTION, "NAME"),
     Flag("--tuner", "finetune.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),
     Flag(
         "--adapt", "adapt.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False, more='"none": none'
@@ -127,6 +135,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--scratch", "evaluation.scratch", RESULT, "NAME", parse=_choice, rank=False),
     Flag("--exporter", "export.exporter", RESULT, "NAME", parse=_choice, rank=False),
     Flag("--tolerance", "export.tolerance", RESULT, "DIFFERENCE", float, rank=False),
+    Flag("--runner", "compute.runner", GENERAL, "NAME"),
+    Flag("--workers", "compute.workers", GENERAL, "N", int),
+    Flag("--cluster", "compute.address", GENERAL, "ADDRESS"),
+    Flag("--shards", "compute.shards", GENERAL, "N", int),
     Flag("--name", "name", GENERAL, "TEXT"),
     Flag("--seed", "seed", GENERAL, "N", int),
     Flag("--threads", "threads", GENERAL, "N", int),
@@ -197,7 +209,8 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return f"default: {'yes' if value else 'no'}"
     if isinstance(value, tuple):
-        return "default: " + " ".join(choice.name for choice in value)
+        names = " ".join(getattr(choice, "name", str(choice)) for choice in value)
+        return f"default: {names}" if names else ""
     return f"default: {_number(value) if isinstance(value, int) else getattr(value, 'name', value)}"
 
 

@@ -23,11 +23,25 @@ from numpy.typing import NDArray
 
 from tlcore.values import Interval
 
-__all__ = ["half_samples", "jackknife_interval", "rotated"]
+__all__ = ["half_samples", "jackknife_interval", "rotated", "stratified"]
 
 MAX_ROWS = 512
 """Rows of a subset at most, so that a replicate's cost does not grow with the data set."""
 NORMAL_95 = 1.959963984540054
+
+
+def stratified(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
+    """Sorted positions of at most `limit` rows (but two of each class), the same share of every class, without
+    replacement; all of them when there are no more than `limit`."""
+    if labels.size <= limit:
+        return np.arange(labels.size, dtype=np.int64)
+    draw = np.random.default_rng(seed)
+    chosen = []
+    for code in np.unique(labels):
+        members = np.flatnonzero(labels == code)
+        size = max(2, int(limit * members.size / labels.size))
+        chosen.append(draw.permutation(members)[:size])
+    return np.sort(np.concatenate(chosen)).astype(np.int64)
 
 
 def half_samples(labels: NDArray[np.int64], replicates: int, seed: int) -> list[NDArray[np.intp]]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tlcore.errors import PluginError, UserError
 from tlcore.protocols import Evidence, ModelSource, Scorer
 from tlcore.registry import Registry
+from tlcore.selection.subsets import stratified
 from tlcore.stages.base import Progress, StageContext, StageJob
 from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
 from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
@@ -61,13 +62,7 @@ def _sample(dataset: Dataset, limit: int, seed: int) -> tuple[NDArray[np.int64],
     rows = rows_of(dataset, "train", labelled=True)
     if len(rows) <= limit:
         return rows, True
-    labels = np.asarray(dataset.labels())[rows]
-    draw = np.random.default_rng(seed)
-    chosen = [
-        draw.permutation(rows[labels == label])[: max(2, round(limit * (labels == label).mean()))]
-        for label in np.unique(labels)
-    ]
-    return np.sort(np.concatenate(chosen)), False
+    return rows[stratified(np.asarray(dataset.labels())[rows], limit, seed)], False
 
 
 def features(context: StageContext) -> FeatureFiles:
