@@ -1,0 +1,245 @@
+"""How well scores, panels and the static prior foretell what fine-tuning achieves.
+
+    python -m benchmarks.selection --plugin FOLDER [--store FOLDER]    # scores, then the report
+    python -m benchmarks.selection                                      # the report from the tables alone
+
+Scores every candidate on the training images of every set of benchmarks/results/ground_truth.csv with every
+installed scorer (benchmarks/results/scores.csv), and prints, per scorer, for every panel that is asked for,
+for the static prior and for a random choice: Kendall's weighted tau, top-1 and top-3 regret in points of
+test accuracy, means over the sets. --search tries every panel of up to five scorers and says how the best
+one of all other sets does on the set left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import itertools
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.ground_truth import Bench, read_table
+from benchmarks.image_sets import shared_data
+
+SCORES = Path(__file__).parent / "results" / "scores.csv"
+COLUMNS = ("set", "candidate", "scorer", "score", "cpu_seconds")
+Table = dict[str, dict[str, dict[str, float]]]
+"""set -> scorer -> candidate -> score; scorers in which larger is better."""
+
+
+def achieved() -> dict[str, dict[str, float]]:
+    """Test accuracy by set and candidate, mean over the seeds, in points."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_table():
+        found[row["set"]][row["candidate"]].append(100 * float(row["accuracy"]))
+    return {name: {c: sum(v) / len(v) for c, v in rows.items()} for name, rows in found.items()}
+
+
+def write_scores(store: Path) -> None:
+    """Every scorer on every candidate and set, at default options."""
+    import time
+
+    from tlcore.errors import TlcoreError
+    from tlcore.features.files import load_features
+    from tlcore.protocols import Evidence
+    from tlcore.stages.tables import load_table
+    from tlcore.stages.values import CheckedData
+
+    bench = Bench(store, shared_data())
+    names = [name for name in bench.registry.names("scorer") if name != "mean-margin"]
+    lines: list[dict[str, object]] = []
+    for set_name in sorted({row["set"] for row in read_table()}):
+        for candidate in bench.candidates():
+            inputs = bench.inputs(set_name, candidate)
+            checked = bench.store.read(inputs["data"][0], CheckedData)
+            dataset = load_table(bench.store.folder(inputs["data"][0]), checked)
+            stored = load_features(bench.store.folder(inputs["features"][0]))
+            label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
+            labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
+            evidence: Evidence = evidence_of(
+                stored.features, labels, len(dataset.classes), stored.probabilities
+            )
+            lines.append(_line(set_name, candidate.name, "(parameters)", float(candidate.params), 0.0))
+            for name in names:
+                scorer = bench.registry.build("scorer", name, {}, where="benchmark")
+                started = time.process_time()
+                try:
+                    value = float(scorer.score(evidence))  # type: ignore[attr-defined]
+                except TlcoreError as error:
+                    print(f"{set_name} {candidate.name} {name}: {error.what}", file=sys.stderr)
+                    continue
+                lines.append(_line(set_name, candidate.name, name, value, time.process_time() - started))
+            print(f"{set_name} {candidate.name}: scored", flush=True)
+    with SCORES.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def evidence_of(features, labels, classes, probabilities):  # type: ignore[no-untyped-def]
+    from tlcore.features.folds import fold_moments
+    from tlcore.features.moments import Moments
+    from tlcore.protocols import Evidence
+
+    folds = fold_moments(features, labels, classes, probabilities)
+    return Evidence(
+        moments=Moments.merge(folds), labels=labels, features=lambda: features,
+        source_probabilities=lambda: probabilities, folds=folds,
+    )  # fmt: skip
+
+
+def _line(set_name: str, candidate: str, scorer: str, score: float, seconds: float) -> dict[str, object]:
+    return {
+        "set": set_name, "candidate": candidate, "scorer": scorer, "score": repr(score), "cpu_seconds": f"{seconds:.4f}",
+    }  # fmt: skip
+
+
+def read_scores() -> Table:
+    table: Table = defaultdict(lambda: defaultdict(dict))
+    with SCORES.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            table[row["set"]][row["scorer"]][row["candidate"]] = float(row["score"])
+    return table
+
+
+class Judge:
+    """Agreement of one order of candidates with what they achieved, per set."""
+
+    def __init__(self, scores: Table, truth: Mapping[str, Mapping[str, float]]) -> None:
+        self.scores, self.truth = scores, truth
+        self.sets = sorted(truth)
+
+    def places(self, set_name: str, scorers: Sequence[str]) -> dict[str, float]:
+        """Mean over the scorers of rank / (candidates ranked + 1), as `tlcore.selection.ranking.rank`; lower is better."""
+        from scipy.stats import rankdata
+
+        found: dict[str, list[float]] = defaultdict(list)
+        for scorer in scorers:
+            having = self.scores[set_name].get(scorer, {})
+            ranks = rankdata([-value for value in having.values()])
+            for candidate, rank in zip(having, ranks, strict=True):
+                found[candidate].append(float(rank) / (len(having) + 1))
+        return {candidate: sum(ranks) / len(ranks) for candidate, ranks in found.items()}
+
+    def measure(self, set_name: str, scorers: Sequence[str]) -> tuple[float, float, float]:
+        """Weighted tau, top-1 regret, top-3 regret. Candidates that no scorer could score come last."""
+        from tlcore.selection.agreement import agreement
+
+        places, truth = self.places(set_name, scorers), self.truth[set_name]
+        order = [-places.get(candidate, 2.0) for candidate in truth]
+        accuracy = list(truth.values())
+        tau = agreement(order, accuracy).weighted_tau
+        return (0.0 if tau is None else tau), regret(order, accuracy, 1), regret(order, accuracy, 3)
+
+    def mean(self, scorers: Sequence[str], sets: Sequence[str] | None = None) -> tuple[float, float, float]:
+        found = np.array([self.measure(name, scorers) for name in sets or self.sets])
+        tau, top1, top3 = found.mean(axis=0)
+        return float(tau), float(top1), float(top3)
+
+
+def regret(order: Sequence[float], accuracy: Sequence[float], k: int) -> float:
+    """Best accuracy minus the best among the k candidates that stand highest, in expectation over ties at the edge."""
+    edge = sorted(order, reverse=True)[k - 1]
+    sure = [a for o, a in zip(order, accuracy, strict=True) if o > edge]
+    tied = [a for o, a in zip(order, accuracy, strict=True) if o == edge]
+    draws = list(itertools.combinations(tied, k - len(sure)))
+    return max(accuracy) - sum(max([*sure, *draw]) for draw in draws) / len(draws)
+
+
+def search(judge: Judge, scorers: Sequence[str], largest: int) -> list[tuple[tuple[str, ...], list[float]]]:
+    """Every panel and its top-1 regret, top-3 regret and tau by set."""
+    panels = []
+    for size in range(1, largest + 1):
+        for panel in itertools.combinations(scorers, size):
+            panels.append((panel, [judge.measure(name, panel) for name in judge.sets]))
+    return panels  # type: ignore[return-value]
+
+
+def report(panels: Sequence[Sequence[str]], *, largest: int) -> None:
+    judge = Judge(read_scores(), achieved())
+    scorers = sorted({name for found in judge.scores.values() for name in found} - {PRIOR})
+    candidates = {len(found) for found in judge.truth.values()}
+    print(
+        f"{len(judge.sets)} image sets, {'/'.join(map(str, sorted(candidates)))} candidates; means over the sets.\n"
+    )
+    print("| | weighted tau | top-1 regret | top-3 regret |\n|---|---|---|---|")
+    rows = [(f"panel: {', '.join(panel)}", judge.mean(panel)) for panel in panels]
+    rows += sorted(((name, judge.mean([name])) for name in scorers), key=lambda row: row[1][1])
+    rows += [("static prior (parameters)", judge.mean([PRIOR]))]
+    for name, (tau, top1, top3) in rows:
+        print(f"| {name} | {tau:.2f} | {top1:.2f} | {top3:.2f} |")
+    print("| random choice | 0.00 | {:.2f} | {:.2f} |".format(*_random(judge)))
+    print(
+        "\n| set | best candidate | "
+        + " | ".join(f"panel {i + 1}" for i in range(len(panels)))
+        + " | static prior |"
+    )
+    print("|---|---|" + "---|" * (len(panels) + 1))
+    for name in judge.sets:
+        best = max(judge.truth[name].items(), key=lambda found: found[1])
+        cells = [f"{judge.measure(name, panel)[1]:.2f}" for panel in (*panels, [PRIOR])]
+        print(f"| {name} | {best[0]} {best[1]:.1f} | {' | '.join(cells)} |")
+    if largest:
+        _search_report(judge, scorers, largest)
+
+
+def _random(judge: Judge) -> tuple[float, float]:
+    equal = [
+        [regret([0.0] * len(found), list(found.values()), k) for k in (1, 3)]
+        for found in judge.truth.values()
+    ]
+    top1, top3 = np.mean(equal, axis=0)
+    return float(top1), float(top3)
+
+
+def _search_report(judge: Judge, scorers: Sequence[str], largest: int) -> None:
+    found = search(judge, scorers, largest)
+    table = np.array([values for _, values in found])  # [panels, sets, (tau, top1, top3)]
+    loss = table[:, :, 1] + table[:, :, 2] - table[:, :, 0]
+    print(f"\nOf {len(found)} panels, by top-1 + top-3 regret - tau:\n")
+    for place in np.argsort(loss.mean(axis=1))[:15]:
+        tau, top1, top3 = table[place].mean(axis=0)
+        print(f"- {', '.join(found[place][0])}: tau {tau:.2f}, top-1 {top1:.2f}, top-3 {top3:.2f}")
+    left = []
+    for out in range(len(judge.sets)):
+        others = [i for i in range(len(judge.sets)) if i != out]
+        place = int(np.argmin(loss[:, others].mean(axis=1)))
+        left.append(table[place, out])
+        print(
+            f"- without {judge.sets[out]}: {', '.join(found[place][0])}; there top-1 {table[place, out, 1]:.2f}"
+        )
+    tau, top1, top3 = np.mean(left, axis=0)
+    print(
+        f"\nChosen on the other sets, on the set left out: tau {tau:.2f}, top-1 {top1:.2f}, top-3 {top3:.2f}."
+    )
+
+
+PRIOR = "(parameters)"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--plugin", type=Path)
+    parser.add_argument("--store", type=Path, default=Path(".tlcore-ground-truth"))
+    parser.add_argument("--panel", action="append", default=[], metavar="SCORER,SCORER")
+    parser.add_argument(
+        "--search", type=int, default=0, metavar="SIZE", help="try all panels of up to this size"
+    )
+    given = parser.parse_args()
+    if given.plugin is not None:
+        sys.path.insert(0, str(given.plugin.resolve()))
+        write_scores(given.store.resolve())
+    from tlcore.config import SelectionConfig
+
+    default = [choice.name for choice in SelectionConfig().scorers]
+    report([default, *(panel.split(",") for panel in given.panel)], largest=given.search)
+
+
+if __name__ == "__main__":
+    main()
