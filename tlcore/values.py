@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SOURCE", "TARGET", "UNLABELLED", "Adaptation", "Adapted", "Candidate", "Checkpoint", "Chosen", "Comparison",
-    "DataReport", "Dataset", "Epoch", "Exported", "Interval", "Json", "Metrics", "Mistake", "Parity", "Preprocess",
-    "Problem", "Ranked", "Ranking", "Ref", "RunRecord", "Trial", "Value",
+    "DataReport", "Dataset", "Epoch", "Exported", "Halving", "Interval", "Json", "Metrics", "Mistake", "Parity",
+    "Preprocess", "Problem", "Ranked", "Ranking", "Ref", "RunRecord", "Rung", "Trial", "Value",
 ]  # fmt: skip
 
 SOURCE = "source"
@@ -225,7 +225,9 @@ class Ranked(Value):
     latency_ms: float | None = Field(None, description="one image by onnxruntime, where it was measured")
     onnx_bytes: int | None = Field(None, description="estimated size of the exported file")
     licence: str = "unknown"
-    achieved: float | None = Field(None, description="test accuracy after fine-tuning, where it was measured")
+    achieved: float | None = Field(
+        None, description="accuracy after fine-tuning, where it was measured: see Ranking.achieved_measure"
+    )
     skipped: str | None = None
 
 
@@ -237,6 +239,9 @@ class Ranking(Value):
     images: int
     shortlist: tuple[str, ...] = Field((), description="best first: those that cannot be told from the best")
     prior: str = Field("", description='what the static prior is: "ImageNet top-1 from FILE", "parameters"')
+    achieved_measure: str = Field(
+        "", description='what `achieved` of the entries is: "test accuracy after lp-ft"; empty without any'
+    )
 
     @property
     def best(self) -> str:
@@ -336,6 +341,38 @@ class Trial(Value):
     history: tuple[Epoch, ...] = ()
 
 
+class Rung(Value):
+    """One short fine-tune of the trial that decides between candidates which scores cannot tell apart.
+
+    `seconds` is what the training took when it was computed, also where it came from the store this time.
+    """
+
+    candidate: str
+    rung: int = Field(ge=1, description="1 is the shortest")
+    epochs: int = Field(ge=1)
+    validation: float | None = Field(None, description="validation accuracy; None where the training failed")
+    loss: float | None = Field(None, description="validation loss, which decides between equal accuracies")
+    seconds: float = 0.0
+    survived: bool = Field(False, description="it went on to the next rung, or was chosen")
+    failed: str | None = None
+
+
+class Halving(Value):
+    """A trial by successive halving: what was tried, what survived, and why it ended."""
+
+    strategy: str
+    budget_seconds: float
+    shortlist: tuple[str, ...] = Field(description="in the order of the ranking")
+    rungs: tuple[Rung, ...] = Field(description="in the order of trying")
+    winner: str
+    reason: str = Field(description="why it ended there")
+
+    @property
+    def seconds(self) -> float:
+        """What the short fine-tunes took together."""
+        return sum(rung.seconds for rung in self.rungs)
+
+
 class Comparison(Value):
     """A baseline against the result on the same test images: paired bootstrap of the accuracy difference."""
 
@@ -395,6 +432,7 @@ class RunRecord(Value):
     metrics: Metrics
     baselines: tuple[Comparison, ...]
     trials: tuple[Trial, ...]
+    halving: Halving | None = None
     adaptation: Adaptation | None
     parity: Parity
     exported: Exported

@@ -1,0 +1,171 @@
+"""Successive halving: short fine-tunes decide between candidates that scores cannot tell apart.
+
+    done: tuple[Rung, ...] = ()
+    while isinstance(step := next_step(shortlist, done, budget=60, expected=seconds), Attempt):
+        done += (short_fine_tune(step),)
+    trial = conclude(shortlist, done, step, strategy="lp-ft", budget=60)
+
+All still in the race are trained for a few epochs, the better half is trained anew for twice as many, and so
+on until one is left (Karnin, Koren & Somekh 2013; Jamieson & Talwalkar 2016, "Non-stochastic Best Arm
+Identification and Hyperparameter Optimization", section 3: the one with an unknown horizon, each rung from scratch). Every step is a function of what is already
+finished: a run that was killed, and one that finds everything in the store, decide the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tlcore.values import Halving, Rung
+
+__all__ = [
+    "FIRST_EPOCHS",
+    "TRAINING_PASSES",
+    "Attempt",
+    "Stop",
+    "conclude",
+    "next_step",
+    "seconds_of_epochs",
+    "standing",
+]
+
+FIRST_EPOCHS = 1
+"""Epochs of the first rung; each next one has twice as many."""
+
+TRAINING_PASSES = 4.0
+"""What an epoch of training costs, in forward passes over the training images: a training step is three, since the
+backward pass costs twice the forward one (Kaplan et al. 2020, section 2.1), and about one more is spent on the probe
+and on validation. It decides about the first trainings alone: later predictions follow what these took."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The next short fine-tune."""
+
+    candidate: str
+    rung: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The trial is over. `untried`: those that the budget left out of the first rung."""
+
+    winner: str
+    reason: str
+    untried: tuple[str, ...] = ()
+
+
+def seconds_of_epochs(epochs: int, images: int, images_per_second: float) -> float:
+    """Foretold seconds of a training from the measured rate of the forward pass (`TRAINING_PASSES`).
+
+    images: of the training split. images_per_second: as measured when the features were made.
+    """
+    return TRAINING_PASSES * epochs * images / max(images_per_second, 1e-9)
+
+
+def standing(shortlist: Sequence[str], results: Sequence[Rung]) -> tuple[str, ...]:
+    """Candidates of one rung from best to worst, those that failed left out.
+
+    Validation accuracy decides; among equals the lower validation loss, then the place in `shortlist`.
+    """
+    place = {name: index for index, name in enumerate(shortlist)}
+    finished = [rung for rung in results if rung.validation is not None]
+    finished.sort(key=lambda r: (-(r.validation or 0.0), _loss(r), place[r.candidate]))
+    return tuple(rung.candidate for rung in finished)
+
+
+def next_step(
+    shortlist: Sequence[str], done: Sequence[Rung], *, budget: float, expected: Mapping[str, float]
+) -> Attempt | Stop:
+    """What comes after `done`.
+
+    In the first rung a candidate is trained if what it is foretold to take fits into what is left of the budget;
+    the forecasts are scaled by how those before it turned out. A later rung is begun only if it fits as a whole,
+    by the seconds of the rung before times the ratio of their epochs (which is rather too much: what a training
+    costs besides its epochs is counted twice as well). A training that failed drops out, and costs nothing here.
+
+    Args:
+        shortlist: the candidates, the best by rank first; at least one.
+        done: all fine-tunes so far, in the order they were asked for.
+        budget: seconds that all of them may take together, by `Rung.seconds`.
+        expected: foretold seconds of the first rung by candidate.
+
+    Raises:
+        ValueError: an empty shortlist.
+    """
+    if not shortlist:
+        raise ValueError("a trial needs a candidate")
+    if len(shortlist) == 1:
+        return Stop(shortlist[0], "the scores leave one candidate, and it needs no trial")
+    alive, best, rung = tuple(shortlist), shortlist[0], 1
+    while True:
+        results = [one for one in done if one.rung == rung]
+        left = budget - sum(one.seconds for one in done)
+        epochs = FIRST_EPOCHS * 2 ** (rung - 1)
+        untried = alive[len(results) :]
+        if rung == 1 and untried and not any(one.rung > 1 for one in done):
+            cost = expected[untried[0]] * _scale(results, expected)
+            if cost <= left:
+                return Attempt(untried[0], rung, epochs)
+            if not standing(shortlist, results):
+                return Stop(best, _over(budget, "a training", cost, left), untried)
+        elif rung > 1 and untried:
+            before = {one.candidate: one.seconds / one.epochs for one in done if one.rung == rung - 1}
+            cost = epochs * sum(before[name] for name in alive)
+            if results or cost <= left:
+                return Attempt(untried[0], rung, epochs)
+            return Stop(best, _over(budget, f"rung {rung}", cost, left), _untried(shortlist, done))
+        order = standing(shortlist, results)
+        if not order:
+            return Stop(best, "all trainings failed; the order before them counts", _untried(shortlist, done))
+        best = order[0]
+        alive = order[: math.ceil(len(order) / 2)]
+        if len(alive) == 1:
+            return Stop(best, _ended(shortlist, results, order), _untried(shortlist, done))
+        rung += 1
+
+
+def conclude(
+    shortlist: Sequence[str], done: Sequence[Rung], stop: Stop, *, strategy: str, budget: float
+) -> Halving:
+    """The trial as it is shown: every fine-tune, with the mark of those that went on or were chosen."""
+    last = max((one.rung for one in done), default=0)
+    on = {(one.candidate, one.rung - 1) for one in done} | {(stop.winner, last)}
+    marked = tuple(
+        one.model_copy(update={"survived": one.validation is not None and (one.candidate, one.rung) in on})
+        for one in done
+    )
+    return Halving(
+        strategy=strategy, budget_seconds=budget, shortlist=tuple(shortlist), rungs=marked, winner=stop.winner,
+        reason=stop.reason,
+    )  # fmt: skip
+
+
+def _loss(rung: Rung) -> float:
+    return math.inf if rung.loss is None or math.isnan(rung.loss) else rung.loss
+
+
+def _scale(results: Sequence[Rung], expected: Mapping[str, float]) -> float:
+    """Measured seconds over foretold ones of the finished trainings; 1 before the first."""
+    finished = [one for one in results if one.validation is not None]
+    foretold = sum(expected[one.candidate] for one in finished)
+    return sum(one.seconds for one in finished) / foretold if foretold > 0 else 1.0
+
+
+def _untried(shortlist: Sequence[str], done: Sequence[Rung]) -> tuple[str, ...]:
+    tried = {one.candidate for one in done}
+    return tuple(name for name in shortlist if name not in tried)
+
+
+def _over(budget: float, what: str, cost: float, left: float) -> str:
+    return f"{what} would take about {cost:,.0f} s and {max(left, 0):,.0f} s of the budget of {budget:g} s were left"
+
+
+def _ended(shortlist: Sequence[str], results: Sequence[Rung], order: Sequence[str]) -> str:
+    if len(order) > 1:
+        return "one candidate was left"
+    if len(results) > 1:
+        return "all others failed"
+    return f"the budget was enough for one training of {len(shortlist)}, so nothing was compared"
