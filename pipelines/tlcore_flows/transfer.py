@@ -1,12 +1,13 @@
 """The main job as a Prefect flow: wiring only. The work is in `tlcore.stages`.
 
-rank (see there) -> train per shortlisted candidate and strategy -> adapt (with target images)
-  -> evaluate -> export -> parity -> card
+rank (see there) -> short trainings of the shortlist (see trial) -> train with every strategy
+  -> adapt (with target images) -> evaluate -> export -> parity -> card
 """
 
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +27,7 @@ from tlcore.values import (
     Candidate,
     Chosen,
     Exported,
+    Halving,
     Parity,
     Ranking,
     Ref,
@@ -35,6 +37,7 @@ from tlcore.values import (
 from tlcore_flows import observe
 from tlcore_flows.opened import open_store
 from tlcore_flows.rank import RankedModels, rank_models
+from tlcore_flows.trial import Train, hold_trial
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
 __all__ = ["transfer"]
@@ -84,7 +87,12 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
 def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     """The second half of the chain, from the ranking to the run's record."""
     config = run.config
-    models = _train_all(run, base)
+    finalists = base.ranking.shortlist or (base.ranking.best,)
+    trial = None
+    if config.selection.trial == "halving" and len(finalists) > 1:
+        trial = hold_trial(run, base, finalists, _short_training(run, base))
+        finalists = (trial.winner,)
+    models = _train_all(run, base, finalists)
     model = best_trained([(m, m.trained) for m in models if m.competes])[0]
     name = model.candidate.name
     baselines = {}
@@ -121,11 +129,12 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
         name=config.name,
         created=opened.state.created,
         data=base.checked.report,
-        ranking=_with_achieved(run, base.ranking, models, tested),
+        ranking=_with_achieved(run, base.ranking, models, tested, trial),
         chosen=Chosen(candidate=name, strategy=strategy),
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
-        trials=tuple(_trial(m, accuracy) for m, accuracy in zip(models, tested, strict=True)),
+        trials=tuple(_trained(m, accuracy) for m, accuracy in zip(models, tested, strict=True)),
+        halving=trial,
         adaptation=adaptation,
         parity=run.store.read(proof, Parity),
         exported=exported,
@@ -145,14 +154,22 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     return opened.complete(record, card=run.store.folder(drawn) / "card.html")
 
 
-def _train_all(run: Wiring, base: RankedModels) -> list[_Model]:
-    """Every strategy on the shortlist; with `verify` also one strategy on every candidate, which does not compete.
+def _short_training(run: Wiring, base: RankedModels) -> Train:
+    def train(name: str, choice: StrategyChoice, subject: str) -> Trained | None:
+        model = _try_train(run, base, name, choice, subject=subject)
+        return model.trained if model is not None else None
+
+    return train
+
+
+def _train_all(run: Wiring, base: RankedModels, finalists: Sequence[str]) -> list[_Model]:
+    """Every strategy on the finalists; with `verify` also one strategy on every candidate, which does not compete.
 
     A training that fails is reported; the run goes on while one that competes is left.
     """
     selection, strategies = run.config.selection, run.config.finetune.strategies
     placed = [entry.candidate for entry in base.ranking.entries if entry.rank is not None]
-    wanted = [(name, choice, True) for name in placed[: selection.shortlist] for choice in strategies]
+    wanted = [(name, choice, True) for name in finalists for choice in strategies]
     if selection.verify:
         competing = {(name, choice.model_dump_json()) for name, choice, _ in wanted}
         verified = selection.verify_with
@@ -172,17 +189,26 @@ def _try_train(
     *,
     pretrained: bool = True,
     competes: bool = True,
+    subject: str = "",
 ) -> _Model | None:
     """One training, or None and a warning where it fails by itself; a mistake of the caller's still ends the run."""
+    subject = subject or (f"{name}-{choice.name}" if pretrained else f"{name}-from-scratch")
     try:
-        return _train(run, base, name, choice, pretrained=pretrained, competes=competes)
+        return _train(run, base, name, choice, pretrained=pretrained, competes=competes, subject=subject)
     except (PluginError, GateError) as error:
         run.warnings.append(f"{choice.name} on {name} failed: {error.what}")
         return None
 
 
 def _train(
-    run: Wiring, base: RankedModels, name: str, choice: StrategyChoice, *, pretrained: bool, competes: bool
+    run: Wiring,
+    base: RankedModels,
+    name: str,
+    choice: StrategyChoice,
+    *,
+    pretrained: bool,
+    competes: bool,
+    subject: str,
 ) -> _Model:
     candidate = base.candidates[name]
     inputs: dict[str, Ref | tuple[Ref, ...]] = {"data": base.data, "pixels": base.pixels[name]}
@@ -190,7 +216,7 @@ def _train(
         inputs["features"] = base.features[name]
     ref = run(
         "train",
-        f"{name}-{choice.name}" if pretrained else f"{name}-from-scratch",
+        subject,
         inputs=inputs,
         options={"candidate": candidate.model_dump(mode="json"), "pretrained": pretrained},
         strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
@@ -252,23 +278,31 @@ def _evaluate(
     return run.store.read(ref, Evaluation)
 
 
-def _with_achieved(run: Wiring, ranking: Ranking, models: list[_Model], tested: list[float]) -> Ranking:
-    """Beside each score the test accuracy that `verify_with` reached; nothing is chosen by it."""
+def _with_achieved(
+    run: Wiring, ranking: Ranking, models: list[_Model], tested: list[float], trial: Halving | None
+) -> Ranking:
+    """Beside the scores what was achieved: with `verify` the test accuracy by `verify_with`, by which nothing is
+    chosen; else the validation accuracy of each candidate's last rung in the trial."""
     selection = run.config.selection
-    if not selection.verify:
+    if selection.verify:
+        measure = f"test accuracy after {selection.verify_with.name}"
+        achieved = {
+            model.candidate.name: accuracy
+            for model, accuracy in zip(models, tested, strict=True)
+            if model.choice == selection.verify_with
+        }
+    elif trial is not None and trial.rungs:
+        measure = "validation accuracy in the trial"
+        achieved = {rung.candidate: rung.validation for rung in trial.rungs if rung.validation is not None}
+    else:
         return ranking
-    achieved = {
-        model.candidate.name: accuracy
-        for model, accuracy in zip(models, tested, strict=True)
-        if model.choice == selection.verify_with
-    }
     entries = tuple(
         entry.model_copy(update={"achieved": achieved.get(entry.candidate)}) for entry in ranking.entries
     )
-    return ranking.model_copy(update={"entries": entries})
+    return ranking.model_copy(update={"entries": entries, "achieved_measure": measure})
 
 
-def _trial(model: _Model, accuracy: float) -> Trial:
+def _trained(model: _Model, accuracy: float) -> Trial:
     return Trial(
         candidate=model.candidate.name,
         strategy=model.strategy,

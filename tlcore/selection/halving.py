@@ -7,7 +7,7 @@
 
 All still in the race are trained for a few epochs, the better half is trained anew for twice as many, and so
 on until one is left (Karnin, Koren & Somekh 2013; Jamieson & Talwalkar 2016, "Non-stochastic Best Arm
-Identification and Hyperparameter Optimization", section 3: the one with an unknown horizon, each rung from scratch). Every step is a function of what is already
+Identification and Hyperparameter Optimization", section 3). Every step is a function of what is already
 finished: a run that was killed, and one that finds everything in the store, decide the same.
 """
 
@@ -20,15 +20,8 @@ from dataclasses import dataclass
 from tlcore.values import Halving, Rung
 
 __all__ = [
-    "FIRST_EPOCHS",
-    "TRAINING_PASSES",
-    "Attempt",
-    "Stop",
-    "conclude",
-    "next_step",
-    "seconds_of_epochs",
-    "standing",
-]
+    "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Stop", "conclude", "next_step", "seconds_of_epochs", "standing",
+]  # fmt: skip
 
 FIRST_EPOCHS = 1
 """Epochs of the first rung; each next one has twice as many."""
