@@ -47,6 +47,8 @@ class Card:
         traits: what it needs: "features", "folds", "source-probabilities" (scorers); "source-data",
             "target-data", "target-labels" (adapters, tuners). What it promises: "rotation-invariant"
             (scorers: the same score for F Q, Q orthogonal; its spread then costs far less).
+            What it warns of: "costly" (scorers: far dearer than a few matrix products; asked again on small
+            subsets alone, so that larger sets of images get no spread for it).
     """
 
     name: str

@@ -8,30 +8,23 @@ one scorer does wrong ends the run; it is written down where the score would hav
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
-from fractions import Fraction
-from typing import Any, cast
-
-import numpy as np
-from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from collections.abc import Sequence
+from itertools import chain
 
 from tlcore.errors import PluginError, TlcoreError, UserError
-from tlcore.features.moments import Moments
 from tlcore.protocols import Evidence, Scorer
-from tlcore.selection.subsets import MAX_ROWS, half_samples, jackknife_interval, rotated
+from tlcore.selection.blas import calm_blas
+from tlcore.selection.panel import standings
+from tlcore.selection.redraws import SharedEvidence, redraws, whole
+from tlcore.selection.subsets import draw_scale, half_samples, jackknife_interval
 from tlcore.values import Candidate, Interval, Ranked, Ranking
 
-__all__ = ["left_out", "rank", "score_candidate"]
+__all__ = ["SHORTLIST", "left_out", "rank", "score_candidate"]
 
-TIE = 1e-9
-"""Scores nearer than this share of their size are equal: rounding must not decide a rank."""
-SMALL = 1024
-"""Up to this many images or features, whichever is fewer, linear algebra runs on one thread."""
-_BLAS_THREADS = threading.Lock()
+SHORTLIST = 3
+"""Candidates at most that go on when they cannot be told from the best."""
+COSTLY_ROWS = 160
+"""Images of a subset up to which a scorer with the trait "costly" is asked again on every subset."""
 MINIMUM_REPLICATES = 8
 """With fewer replicates than this an interval would be a guess, and none is given."""
 
@@ -44,19 +37,24 @@ def score_candidate(
     replicates: int = 20,
     images_per_second: float | None = None,
 ) -> Ranked:
-    """Every scorer's score of one candidate, with its spread over images; `rank` is still None.
+    """Every scorer's score of one candidate, and again on subsets of the images; `rank` is still None.
 
     A scorer that is not defined on this evidence, or that breaks its contract, leaves a note and no
     score. A candidate without any score is skipped, with the notes as the reason.
 
-    Spread: a 95 % interval for the score over draws of as many images with the same class counts, by the
-    delete-half jackknife (see `tlcore.selection.subsets`). A bootstrap with replacement will not do: it
-    repeats images, and evidence takes a repeated image for a confirmed one, so that the whole interval
-    lies above the score it belongs to.
+    `draws` holds the score on each of `replicates` subsets of m of the n images (half of each class, 512
+    images at most), None where it is not defined there, and `draw_scale` is sqrt(m / (n - m)). The subsets
+    follow `evidence.seed` and the labels alone, so that they are the same for all candidates: `rank`
+    compares candidates draw by draw. `spread` is a 95 % interval for the score over draws of as many images
+    with the same class counts, by the delete-half jackknife (see `tlcore.selection.subsets`). A bootstrap
+    with replacement will not do: it repeats images, and evidence takes a repeated image for a confirmed
+    one, so that the whole interval lies above the score it belongs to.
+
+    No draws, and a note that says so: a scorer that is defined on fewer than 8 of the subsets, and a scorer
+    with the trait "costly" where a subset has more than 160 images.
 
     Args:
-        replicates: half-samples per scorer, 0 for no spread. Draws follow `evidence.seed` and are the same
-            for all candidates, so that candidates differ in nothing but their features.
+        replicates: subsets, 0 for no draws.
 
     Raises:
         UserError: two scorers of the same name.
@@ -64,33 +62,51 @@ def score_candidate(
     names = [scorer.card.name for scorer in scorers]
     if len(set(names)) != len(names):
         raise UserError(f"a scorer is named twice: {', '.join(names)}", where="[selection]")
-    subsets = half_samples(evidence.labels, replicates, evidence.seed)
     scores: dict[str, float] = {}
+    draws: dict[str, tuple[float | None, ...]] = {}
     spread: dict[str, Interval] = {}
     notes: list[str] = []
-    with _calm_blas(min(evidence.moments.n, evidence.moments.dim)):
+    images = evidence.labels.size
+    subsets = half_samples(evidence.labels, replicates, evidence.seed) if evidence.regression is None else []
+    half = subsets[0].size if subsets else 0
+    with calm_blas(min(evidence.moments.n, evidence.moments.dim)):
+        shared = whole(evidence)
         for scorer in scorers:
-            name = scorer.card.name
             try:
-                scores[name] = _checked_score(scorer, evidence)
+                scores[scorer.card.name] = _checked_score(scorer, shared.evidence_for(scorer))
             except TlcoreError as error:
-                notes.append(f"{name}: {error.what}")
+                notes.append(f"{scorer.card.name}: {error.what}")
+        repeated = []
+        for scorer in scorers:
+            if scorer.card.name not in scores or not replicates:
                 continue
-            if replicates:
-                values = _replicated(scorer, evidence, subsets)
-                images, half = evidence.labels.size, subsets[0].size
-                if len(values) >= min(MINIMUM_REPLICATES, replicates) > 1 and half < images:
-                    spread[name] = jackknife_interval(scores[name], values, images, half)
-                else:
-                    notes.append(f"{name}: no spread, the score is not defined on subsets of the images")
+            reason = _not_redrawn(scorer, half, images)
+            if reason:
+                notes.append(f"{scorer.card.name}: no spread, {reason}")
+            else:
+                repeated.append(scorer)
+        redrawn = [_redrawn(repeated, subset) for subset in redraws(evidence, subsets)] if repeated else []
+    for scorer in repeated:
+        name = scorer.card.name
+        drawn = tuple(row.get(name) for row in redrawn)
+        defined = [value for value in drawn if value is not None]
+        if len(defined) >= min(MINIMUM_REPLICATES, replicates) > 1:
+            draws[name] = drawn
+            spread[name] = jackknife_interval(scores[name], defined, images, half)
+        else:
+            notes.append(f"{name}: no spread, the score is not defined on subsets of the images")
     return Ranked(
         candidate=candidate.name,
         rank=None,
         scores=scores,
         spread=spread,
+        draws=draws,
+        draw_scale=draw_scale(images, half) if draws else 1.0,
         notes=tuple(notes),
         params=candidate.params,
+        gmacs=candidate.gmacs,
         prior=candidate.prior,
+        licence=candidate.licence,
         images_per_second=images_per_second,
         skipped=None if scores else "; ".join(notes) or "no scorer was asked",
     )
@@ -99,17 +115,37 @@ def score_candidate(
 def left_out(candidate: Candidate, reason: str) -> Ranked:
     """The entry of a candidate that was never scored: unknown to timm, failed to load, …"""
     return Ranked(
-        candidate=candidate.name, rank=None, params=candidate.params, prior=candidate.prior, skipped=reason
+        candidate=candidate.name,
+        rank=None,
+        params=candidate.params,
+        gmacs=candidate.gmacs,
+        prior=candidate.prior,
+        licence=candidate.licence,
+        skipped=reason,
     )
 
 
-def rank(entries: Sequence[Ranked], *, scorers: Sequence[str], images: int) -> Ranking:
-    """Order candidates by the mean of their ranks over the scorers.
+def rank(
+    entries: Sequence[Ranked],
+    *,
+    scorers: Sequence[str],
+    images: int,
+    shortlist: int = SHORTLIST,
+    prior_source: str = "",
+) -> Ranking:
+    """Order candidates by the panel, say how firm each place is, and name those that go on.
 
-    Per scorer, candidates are ranked from the highest score down; equal scores share the mean of their
-    ranks. Each rank is divided by the number of candidates this scorer ranked, plus one, so that a scorer
-    that is not defined for some candidates (no source head) weighs the same for the others. Equal means
-    share a rank (1, 1, 3) and keep the order of `entries`. Skipped candidates come last, without a rank.
+    Places, intervals of places and ties with the best are those of `tlcore.selection.panel`. Equal ranks
+    keep the order of `entries`. Skipped candidates come last, without a rank. The shortlist is the best
+    candidate and, in the order of the ranking, those that the images cannot tell from it, `shortlist` in
+    all at most.
+
+    The static prior is a baseline beside the panel and has no part in it: candidates by published accuracy
+    where every ranked one has it, else by parameters, more first (those of unknown size get no place).
+
+    Args:
+        shortlist: candidates on the shortlist at most, 1 or more.
+        prior_source: where published accuracies come from, for people.
 
     Raises:
         UserError: no candidate has a score; the reasons are listed.
@@ -121,46 +157,67 @@ def rank(entries: Sequence[Ranked], *, scorers: Sequence[str], images: int) -> R
             f"no candidate could be scored ({reasons or 'there are none'})",
             hint="name other models with --models, or mend what is said above",
         )
-    places: dict[int, list[Fraction]] = {index: [] for index in range(len(scored))}
-    for name in scorers:
-        having = [index for index, entry in enumerate(scored) if name in entry.scores]
-        ranks = _ranks([-scored[index].scores[name] for index in having], TIE)
-        for index, place in zip(having, ranks, strict=True):
-            # Ranks are halves, so exact: sums in another order must not part a tie.
-            places[index].append(Fraction(place) / (len(having) + 1))
-    unranked = [scored[index].candidate for index, found in places.items() if not found]
-    if unranked:
-        raise UserError(
-            f"no score by any of the scorers asked for: {', '.join(unranked)}", choices=scored[0].scores
+    prior, prior_ranks = _static_prior(scored, prior_source)
+    ranked = [
+        entry.model_copy(
+            update={
+                "rank": standing.rank,
+                "panel": standing.panel,
+                "rank_interval": standing.rank_interval,
+                "tied_with_best": standing.tied_with_best,
+                "prior_rank": prior_rank,
+            }
         )
-    means = [sum(found, Fraction(0)) / len(found) for found in places.values()]
-    order = sorted(range(len(scored)), key=means.__getitem__)
-    ranked: list[Ranked] = []
-    for position, index in enumerate(order):
-        tied = position > 0 and means[index] == means[order[position - 1]]
-        number = cast(int, ranked[-1].rank) if tied else position + 1
-        ranked.append(scored[index].model_copy(update={"rank": number}))
+        for entry, standing, prior_rank in zip(scored, standings(scored, scorers), prior_ranks, strict=True)
+    ]
+    ranked.sort(key=lambda entry: entry.rank or 0)
     rest = [
         entry.model_copy(update={"rank": None, "skipped": entry.skipped or "no score"})
         for entry in entries
         if entry.skipped is not None or not entry.scores
     ]
-    return Ranking(entries=(*ranked, *rest), scorers=tuple(scorers), images=images)
+    level = [entry.candidate for entry in ranked if entry.tied_with_best]
+    return Ranking(
+        entries=tuple(chain(ranked, rest)),
+        scorers=tuple(scorers),
+        images=images,
+        shortlist=tuple(level[: max(shortlist, 1)]),
+        prior=prior,
+    )
 
 
-@contextmanager
-def _calm_blas(size: int) -> Iterator[None]:
-    """One BLAS thread for small matrices.
+def _static_prior(scored: Sequence[Ranked], source: str) -> tuple[str, list[int | None]]:
+    """What the prior is, and each candidate's place by it: 1 + the number of candidates with more."""
+    values: list[float | None] = [entry.prior for entry in scored]
+    name = f"ImageNet top-1 from {source}" if source else "ImageNet top-1"
+    if any(value is None for value in values):
+        values, name = [entry.params for entry in scored], "parameters"
+    known = [value for value in values if value is not None]
+    if not known:
+        return "", [None] * len(scored)
+    return name, [None if value is None else 1 + sum(other > value for other in known) for value in values]
 
-    A replicate makes hundreds of calls too short to gain from threads; where other work wants the cores,
-    waiting for the second thread in each of them made scoring twenty times slower (measured). The number of
-    threads belongs to the process, hence the lock: two candidates at once must not restore each other's.
-    """
-    if size > SMALL:
-        yield
-        return
-    with _BLAS_THREADS, threadpool_limits(limits=1, user_api="blas"):
-        yield
+
+def _not_redrawn(scorer: Scorer, half: int, images: int) -> str:
+    """Why a scorer is not asked again on subsets; empty where it is. By sizes alone, never by a clock."""
+    if not half:
+        return "there are no class labels to take even subsets by"
+    if half >= images:
+        return "the score is not defined on subsets of the images"
+    if "costly" in scorer.card.traits and half > COSTLY_ROWS:
+        return f"its cost on subsets of more than {COSTLY_ROWS} images is too high"
+    return ""
+
+
+def _redrawn(scorers: Sequence[Scorer], subset: SharedEvidence) -> dict[str, float]:
+    """The scores on one subset, of the scorers that are defined on it."""
+    found = {}
+    for scorer in scorers:
+        try:
+            found[scorer.card.name] = _checked_score(scorer, subset.evidence_for(scorer))
+        except TlcoreError:
+            continue
+    return found
 
 
 def _checked_score(scorer: Scorer, evidence: Evidence) -> float:
@@ -177,48 +234,3 @@ def _checked_score(scorer: Scorer, evidence: Evidence) -> float:
     if not math.isfinite(value):
         raise PluginError(f"the scorer returned {value}, which is no score", where=name)
     return value
-
-
-def _replicated(scorer: Scorer, evidence: Evidence, subsets: Sequence[NDArray[np.intp]]) -> list[float]:
-    """The scores on the subsets where it is defined."""
-    features: NDArray[np.floating] = evidence.features()
-    probabilities = evidence.source_probabilities()
-    invariant = "rotation-invariant" in scorer.card.traits
-    if invariant and evidence.labels.size <= 2 * MAX_ROWS:
-        features = rotated(features)  # once for all subsets: each then costs n^3 and not D^3
-    values: list[float] = []
-    for rows in subsets:
-        part = rotated(features[rows]) if invariant else features[rows]
-        mass = None if probabilities is None else probabilities[rows]
-        labels = evidence.labels[rows]
-        try:
-            moments = Moments.of(part, labels, evidence.moments.classes, mass)
-            subset = replace(evidence, moments=moments, labels=labels, **_readers(part, mass))
-            values.append(_checked_score(scorer, subset))
-        except TlcoreError:
-            continue
-    return values
-
-
-def _readers(features: NDArray[np.floating], mass: NDArray[np.float32] | None) -> dict[str, Any]:
-    """The two callables of `Evidence`, bound to this subset."""
-    return {
-        "features": lambda: np.asarray(features, dtype=np.float32),
-        "source_probabilities": lambda: mass,
-    }
-
-
-def _ranks(values: Sequence[float], tie: float) -> list[float]:
-    """Ascending ranks from 1; values that are equal to within `tie` share the mean of their ranks."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    ranks = [0.0] * len(values)
-    start = 0
-    for end in range(1, len(order) + 1):
-        if end < len(order):
-            before, here = values[order[end - 1]], values[order[end]]
-            if here - before <= tie * max(abs(here), abs(before)):
-                continue
-        for index in order[start:end]:
-            ranks[index] = (start + 1 + end) / 2
-        start = end
-    return ranks

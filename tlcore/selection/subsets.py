@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from tlcore.values import Interval
 
-__all__ = ["half_samples", "jackknife_interval", "rotated", "stratified"]
+__all__ = ["draw_scale", "half_samples", "jackknife_interval", "rotated", "stratified"]
 
 MAX_ROWS = 512
 """Rows of a subset at most, so that a replicate's cost does not grow with the data set."""
@@ -75,8 +75,13 @@ def jackknife_interval(score: float, replicates: Sequence[float], n: int, m: int
     would differ from its expectation by more than half this width in about 1 of 20 draws. It says nothing
     of how well the score foretells accuracy.
     """
-    spread = float(np.std(np.asarray(replicates), ddof=1)) * math.sqrt(m / (n - m))
+    spread = float(np.std(np.asarray(replicates), ddof=1)) * draw_scale(n, m)
     return Interval(low=score - NORMAL_95 * spread, high=score + NORMAL_95 * spread)
+
+
+def draw_scale(n: int, m: int) -> float:
+    """sqrt(m / (n - m)): from the deviations of scores on m of n rows to those on n rows (the factor above)."""
+    return math.sqrt(m / (n - m))
 
 
 def rotated(features: NDArray[np.floating]) -> NDArray[np.float64]:
