@@ -4,9 +4,14 @@
     work/STAGE/KEY/     what a stage may leave behind to resume from (training checkpoints)
     runs/RUN_ID/        run.json, card.html, model.onnx, config.json
     locks/              one lock per stage and key; the system frees it when its process dies
+    remote.json         the shared store that this folder is the local cache of, where there is one
+    published/          which results are there as well
 
 A stage works in a temporary folder that is renamed when it is done, so a reader never sees half a
 result and `kill -9` leaves nothing that looks finished.
+
+With a shared store (`tlcore.store_remote`) a result that is not here is looked for there and downloaded, and
+every result goes there when it is done. What a killed stage resumes from, and the runs, stay here.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ import functools
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +35,7 @@ from pydantic import BaseModel
 
 import tlcore
 from tlcore.errors import RetryableError, TlcoreError, UserError
+from tlcore.store_remote import Remote, cache_folder, is_url
 from tlcore.values import Json, Ref
 
 __all__ = ["STORE_API", "Store", "Work", "content_key", "write_text"]
@@ -37,6 +44,7 @@ STORE_API = 1
 """Raised when the meaning of stored results changes: old entries are then never read."""
 
 _VALUE = "value.json"
+_REMOTE = "remote.json"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -84,28 +92,46 @@ class Work:
 
 
 class Store:
-    """One store folder."""
+    """One store folder, and the shared store behind it where there is one."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = root
+        self.remote = remote
+
+    @property
+    def place(self) -> str:
+        """What another process, on this machine or another, opens the same store with."""
+        return str(self.root) if self.remote is None else self.remote.url
+
+    @staticmethod
+    def local_root(place: str | Path | None = None) -> Path:
+        """The local folder of the store at `place`; nothing is made. See `open`."""
+        given = place or os.environ.get("TLCORE_HOME") or ".tlcore"
+        return cache_folder(_normal(given)) if is_url(given) else Path(given).expanduser().resolve()
 
     @classmethod
-    def open(cls, root: str | Path | None = None) -> Store:
-        """Open or make the store at `root`, else at $TLCORE_HOME, else at .tlcore in the current folder.
+    def open(cls, place: str | Path | None = None, *, cache: Path | None = None) -> Store:
+        """Open or make the store at `place`, else at $TLCORE_HOME, else at .tlcore in the current folder.
+
+        Args:
+            place: a folder, or the URL of a folder that machines share (s3://, gs://, file://, memory://, …).
+            cache: with a URL, the local folder of its results; default: see `tlcore.store_remote.cache_folder`.
 
         Raises:
-            UserError: it cannot be made or written.
+            UserError: it cannot be made or written, or the URL cannot be used.
+            RetryableError: the shared store does not answer.
         """
-        place = Path(root or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+        given = place or os.environ.get("TLCORE_HOME") or ".tlcore"
+        root = cache.expanduser().resolve() if cache is not None else cls.local_root(given)
         try:
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for name in ("stages", "work", "runs", "locks"):
-                (place / name).mkdir(exist_ok=True, mode=0o700)
-            with tempfile.TemporaryFile(dir=place):
+                (root / name).mkdir(exist_ok=True, mode=0o700)
+            with tempfile.TemporaryFile(dir=root):
                 pass
         except OSError as error:
-            raise _storage_error(error, place) from None
-        return cls(place)
+            raise _storage_error(error, root) from None
+        return cls(root, _remote_of(root, _normal(given) if is_url(given) else None))
 
     def folder(self, ref: Ref) -> Path:
         """The folder of a finished stage.
@@ -114,7 +140,10 @@ class Store:
             UserError: it is gone (the store was cleaned while the run went on, or moved).
         """
         path = (self.root / ref.path).resolve()
-        if not path.is_relative_to(self.root) or not (path / _VALUE).is_file():
+        inside = path.is_relative_to(self.root)
+        if inside and self.remote is not None and not (path / _VALUE).is_file():
+            self.find(ref.stage, ref.key)  # downloads what another machine made
+        if not inside or not (path / _VALUE).is_file():
             raise UserError(
                 f"the result of stage {ref.stage} is gone",
                 where=str(path),
@@ -127,13 +156,60 @@ class Store:
         return model.model_validate_json((self.folder(ref) / _VALUE).read_text(encoding="utf-8"))
 
     def find(self, stage: str, key: str) -> Ref | None:
-        """The finished stage, or None."""
+        """The finished stage, or None. With a shared store: what is found is here and there.
+
+        Raises:
+            RetryableError: the shared store does not answer.
+        """
+        ref = self._local(stage, key)
+        if ref is not None:
+            self._publish(stage, key)
+            return ref
+        if self.remote is None or not self.remote.has(stage, key):
+            return None
+        with self.lock(f"{stage}-{key}"):
+            return self._local(stage, key) or self._fetched(stage, key)
+
+    def _local(self, stage: str, key: str) -> Ref | None:
         path = self.root / "stages" / stage / key
-        return (
-            Ref(stage=stage, key=key, path=path.relative_to(self.root).as_posix())
-            if (path / _VALUE).is_file()
-            else None
-        )
+        if not (path / _VALUE).is_file():
+            return None
+        return Ref(stage=stage, key=key, path=path.relative_to(self.root).as_posix())
+
+    def _publish(self, stage: str, key: str) -> None:
+        """Upload a finished result once. A mark remembers it, so that a look costs no request."""
+        mark = self.root / "published" / stage / key
+        if self.remote is None or mark.exists():
+            return
+        with self.lock(f"publish-{stage}-{key}"):
+            if not mark.exists():
+                self.remote.publish(stage, key, self.root / "stages" / stage / key)
+                self._mark(stage, key)
+
+    def _fetched(self, stage: str, key: str) -> Ref | None:
+        """Download a result of another machine, in one step; None where there is none. The caller holds the lock."""
+        final = self.root / "stages" / stage / key
+        if self.remote is None:
+            return None
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            self._sweep(final)
+            folder = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{key}."))
+            try:
+                if not self.remote.fetch(stage, key, folder) or not (folder / _VALUE).is_file():
+                    return None
+                folder.replace(final)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+            self._mark(stage, key)
+        except OSError as error:
+            raise _storage_error(error, self.root) from None
+        return self._local(stage, key)
+
+    def _mark(self, stage: str, key: str) -> None:
+        mark = self.root / "published" / stage / key
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
 
     def scratch(self, stage: str, key: str) -> Path:
         return self.root / "work" / stage / key
@@ -148,17 +224,19 @@ class Store:
     ) -> tuple[Ref, bool]:
         """The stage's result and whether it was there already.
 
-        `work` runs at most once at a time per key on this store, whatever the number of processes; a
-        second caller waits (after calling `waiting`) and reuses the result.
+        `work` runs at most once at a time per key on this folder, whatever the number of processes; a
+        second caller waits (after calling `waiting`) and reuses the result. Machines that share a store may
+        both do the work: see `tlcore.store_remote`.
 
         Raises:
-            RetryableError: the store ran out of space; nothing half-written stays.
+            RetryableError: the store ran out of space; nothing half-written stays. Or the shared store does
+                not answer: the result is kept here, and goes there when it is looked for again.
         """
         found = self.find(stage, key)
         if found is not None:
             return found, True
         with self.lock(f"{stage}-{key}", waiting=waiting):
-            found = self.find(stage, key)
+            found = self._local(stage, key) or self._fetched(stage, key)
             if found is not None:
                 return found, True
             final = self.root / "stages" / stage / key
@@ -185,6 +263,8 @@ class Store:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
+            (self.root / "published" / stage / key).unlink(missing_ok=True)
+            self._publish(stage, key)
         return Ref(stage=stage, key=key, path=final.relative_to(self.root).as_posix()), False
 
     def _storage_fault(self, error: Exception, folder: Path) -> OSError | None:
@@ -229,6 +309,39 @@ class Store:
             yield
         finally:
             lock.release()
+
+
+def _normal(url: str | Path) -> str:
+    """One spelling per shared store, since the local folder is named after it."""
+    return str(url).rstrip("/")
+
+
+def _remote_of(root: Path, url: str | None) -> Remote | None:
+    """The shared store of the local folder `root`: the one named now, else the one it was made for.
+
+    Raises:
+        UserError: the folder belongs to another shared store.
+    """
+    path = root / _REMOTE
+    try:
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if known is None:
+            if url is None:
+                return None
+            # Never the machine's name: two of them may be called alike.
+            known = {"url": url, "upload": secrets.token_hex(8)}
+            remote = Remote.open(known["url"], upload=known["upload"])
+            write_text(path, json.dumps(known, indent=1))
+            return remote
+        if url is not None and known["url"] != url:
+            raise UserError(f"this folder caches another store, {known['url']}", where=str(root))
+        return Remote.open(known["url"], upload=known["upload"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OSError):
+            raise _storage_error(error, root) from None
+        raise UserError(
+            f"not a description of a shared store: {error}", where=str(path), hint="delete the file"
+        ) from None
 
 
 _PROBE_BYTES = 2**20
