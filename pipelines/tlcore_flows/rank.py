@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -67,6 +68,8 @@ def rank_models(run: Wiring) -> RankedModels:
             "scorers": [choice.name for choice in config.selection.scorers],
             "images": max((run.store.read(ref, FeatureFiles).images for ref in features.values()), default=0),
             "left_out": [entry.model_dump(mode="json") for entry in skipped],
+            "shortlist": config.selection.shortlist,
+            "prior_source": Path(config.selection.results).name if config.selection.results else "",
         },
     )
     return RankedModels(data, checked, pixels, usable, features, run.store.read(ranked, Ranking))

@@ -47,10 +47,18 @@ def test_the_chain_from_a_folder_to_a_proven_file(chain: Chain, tmp_path: Path) 
     job = StageJob(
         stage="rank",
         inputs={"scores": tuple(scores)},
-        options={"scorers": ["logme"], "images": 24, "left_out": []},
+        options={
+            "scorers": ["logme"],
+            "images": 24,
+            "left_out": [],
+            "shortlist": 1,
+            "prior_source": "",
+        },
     )
     ranking = chain.store.read(run_stage(chain.store, chain.registry, job).ref, Ranking)
     assert sorted(entry.rank or 0 for entry in ranking.entries) == [1, 2]
+    assert ranking.shortlist == (ranking.best,) and ranking.prior == "parameters"
+    assert len(ranking.entries[0].draws["logme"]) == 8
     model = chain.train(data, pixels, first, "linear-probe")
     trained = chain.store.read(model, Trained)
     assert trained.validation == 1.0 and trained.checkpoint.strategy == "linear-probe"

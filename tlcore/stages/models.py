@@ -118,9 +118,16 @@ def score(context: StageContext) -> Ranked:
 
 
 def rank_candidates(context: StageContext) -> Ranking:
-    """Order the scored candidates. Options: scorers (names), images, left_out (Ranked documents of the others)."""
+    """Order the scored candidates.
+
+    Options: scorers (names), images, left_out (Ranked documents of the others), shortlist (candidates on it at
+    most), prior_source (where published accuracies come from, for people; "" for nowhere).
+    """
     from tlcore.selection.ranking import rank
 
     entries = [context.store.read(ref, Ranked) for ref in context.refs("scores")]
     entries += [Ranked.model_validate(document) for document in context.option("left_out")]
-    return rank(entries, scorers=context.option("scorers"), images=context.option("images"))
+    return rank(
+        entries, scorers=context.option("scorers"), images=context.option("images"),
+        shortlist=context.option("shortlist"), prior_source=context.option("prior_source"),
+    )  # fmt: skip
