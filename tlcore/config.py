@@ -365,7 +365,7 @@ def load_run_file(path: Path) -> dict[str, Any]:
 
 
 def _anchor(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Relative places in the file's own terms: data.source, data.target and the specs of local models."""
+    """Relative places in the file's own terms: data.source, data.target, the specs of local models, result tables."""
 
     def place(text: str) -> str:
         return str((folder / Path(text).expanduser()).resolve())
@@ -380,6 +380,9 @@ def _anchor(document: dict[str, Any], folder: Path) -> dict[str, Any]:
                 for name in ("path", "root"):
                     if isinstance(options.get(name), str):
                         options[name] = place(options[name])
+    selection = document.get("selection")
+    if isinstance(selection, dict) and isinstance(selection.get("results"), str):
+        selection["results"] = place(selection["results"])
     given = document.get("models")
     if isinstance(given, str):
         given = [given]

@@ -96,6 +96,7 @@ class Candidate(Value):
         classes: outputs of the source head; 0 when the weights carry no head.
         params: parameters without the head; None while unknown.
         gmacs: billions of multiply-accumulates for one image of the input size; None while unknown.
+        onnx_bytes: estimated size of its exported file without the head; None while unknown.
         prior: published ImageNet top-1 accuracy in percent where the source knows it.
         skipped: why it takes no part, or None.
     """
@@ -110,10 +111,15 @@ class Candidate(Value):
     preprocess: Preprocess | None = None
     params: int | None = None
     gmacs: float | None = None
+    onnx_bytes: int | None = None
     prior: float | None = None
     licence: str = "unknown"
     pretrained_on: str = "unknown"
     skipped: str | None = None
+
+    def recipe(self) -> dict[str, Json]:
+        """The document without its cost and prior: what features and trainings depend on, and are found again by."""
+        return self.model_dump(mode="json", exclude={"gmacs", "onnx_bytes", "prior"})
 
 
 class Problem(Value):

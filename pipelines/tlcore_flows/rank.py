@@ -1,6 +1,6 @@
 """The first half of the chain: from images and model sources to a ranking.
 
-load -> check -> candidates -> pixels -> features and score per candidate -> rank
+candidates -> constraints -> load -> check -> pixels -> features and score per candidate -> rank
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from prefect import flow
 
 from tlcore.config import RunConfig
 from tlcore.errors import PluginError, RetryableError, UserError
+from tlcore.selection.constraints import constrain, none_left, over_latency, with_latencies
 from tlcore.selection.ranking import left_out
 from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles
 from tlcore.store import Store
@@ -40,17 +41,13 @@ class RankedModels:
 def rank_models(run: Wiring) -> RankedModels:
     """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run."""
     config = run.config
+    kept, removed = _candidates(run)
     data, checked = _data(run)
-    found = run(
-        "candidates",
-        strategies={
-            f"model-{i}": as_choice("model-source", choice) for i, choice in enumerate(config.models)
-        },
-    )
-    listed = run.store.read(found, CandidateList).entries
-    usable = {c.name: c for c in listed if c.skipped is None and c.preprocess is not None}
+    measured = _latencies(run, kept, removed)
+    slow = {candidate.name for candidate, _ in removed}
+    usable = {candidate.name: candidate for candidate in kept if candidate.name not in slow}
     pixels = _decode(run, data, usable.values())
-    skipped = [left_out(c, c.skipped or "it says no input size") for c in listed if c.name not in usable]
+    skipped = [left_out(candidate, reason) for candidate, reason in removed]
     features: dict[str, Ref] = {}
     scores: list[Ref] = []
     for name, candidate in usable.items():
@@ -72,7 +69,58 @@ def rank_models(run: Wiring) -> RankedModels:
             "prior_source": Path(config.selection.results).name if config.selection.results else "",
         },
     )
-    return RankedModels(data, checked, pixels, usable, features, run.store.read(ranked, Ranking))
+    ranking = with_latencies(run.store.read(ranked, Ranking), measured)
+    return RankedModels(data, checked, pixels, usable, features, ranking)
+
+
+def _candidates(run: Wiring) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
+    """The candidates that may take part by what is known of them, and the others with the reason."""
+    config = run.config
+    found = run(
+        "candidates",
+        strategies={
+            f"model-{i}": as_choice("model-source", choice) for i, choice in enumerate(config.models)
+        },
+        options={"results": config.selection.results},
+    )
+    kept, removed = constrain(run.store.read(found, CandidateList).entries, config.selection)
+    if not kept:
+        raise none_left(removed, config.selection)
+    return kept, removed
+
+
+def _latencies(run: Wiring, kept: list[Candidate], removed: list[tuple[Candidate, str]]) -> dict[str, float]:
+    """Milliseconds by candidate where a limit is set; those over it, and those that cannot be measured, join `removed`."""
+    limits = run.config.selection
+    if limits.max_latency_ms is None:
+        return {}
+    from tlcore.models.latency import Latency, processor
+
+    measured: dict[str, float] = {}
+    slow: list[tuple[Candidate, str]] = []
+    for candidate in kept:
+        try:
+            ref = run(
+                "latency",
+                candidate.name,
+                options={
+                    "candidate": candidate.recipe(),
+                    "threads": run.config.threads,
+                    "processor": processor(),
+                },
+                strategies={"source": source_of(candidate)},
+            )
+        except (UserError, PluginError) as error:
+            slow.append((candidate, error.what))
+            continue
+        measured[candidate.name] = run.store.read(ref, Latency).milliseconds
+        reason = over_latency(measured[candidate.name], limits)
+        if reason:
+            slow.append((candidate, reason))
+    removed += slow
+    if len(slow) == len(kept):
+        raise none_left(removed, limits)
+    return measured
 
 
 def _data(run: Wiring) -> tuple[Ref, CheckedData]:
@@ -108,7 +156,7 @@ def _decode(run: Wiring, data: Ref, candidates: Iterable[Candidate]) -> dict[str
 
 
 def _features(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> Ref:
-    document: Json = candidate.model_dump(mode="json")
+    document: Json = candidate.recipe()
     return run(
         "features",
         candidate.name,

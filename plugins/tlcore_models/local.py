@@ -76,8 +76,9 @@ class Local(ModelSource):
 
 
 def _without_index(path: Path, source: dict[str, Json]) -> Candidate:
-    from tlcore.models.build import architecture_of, count_parameters, default_preprocess, head_classes
+    from tlcore.models.build import architecture_of, default_preprocess, head_classes
     from tlcore.models.build import shipped_with_timm as shipped
+    from tlcore.models.cost import with_size
     from tlcore.models.weights import read_metadata, read_weights, sha256_of
 
     state = read_weights(path)
@@ -99,7 +100,7 @@ def _without_index(path: Path, source: dict[str, Json]) -> Candidate:
         classes=head_classes(architecture, state),
         preprocess=default_preprocess(architecture),
     )
-    return candidate.model_copy(update={"params": count_parameters(candidate)})
+    return with_size(candidate)
 
 
 @hookimpl

@@ -82,9 +82,9 @@ class Timm(ModelSource):
     def _candidate(self, name: str) -> Candidate:
         from timm.models import get_pretrained_cfg
 
-        from tlcore.models.build import architecture_of, count_parameters, preprocess_of
-        from tlcore.models.hub import cached_file, remote_sha256
-        from tlcore.models.weights import sha256_of
+        from tlcore.models.build import architecture_of, preprocess_of
+        from tlcore.models.cost import with_size
+        from tlcore.models.hub import cached_file, cached_sha256, remote_sha256
 
         config = get_pretrained_cfg(name)
         candidate = Candidate(
@@ -95,13 +95,14 @@ class Timm(ModelSource):
             licence=config.license or "unknown",
             pretrained_on=config.tag or "unknown",
         )
+        try:
+            preprocess = preprocess_of(config.to_dict(), where=name)
+            candidate = with_size(candidate.model_copy(update={"preprocess": preprocess}))
+        except UserError as error:
+            return candidate.model_copy(update={"skipped": error.what})
         if not config.hf_hub_id:
             reason = "its weights are not on the hub: fetch the file yourself and name it as local:FILE"
             return candidate.model_copy(update={"skipped": reason})
-        try:
-            preprocess = preprocess_of(config.to_dict(), where=name)
-        except UserError as error:
-            return candidate.model_copy(update={"skipped": error.what})
         found = cached_file(config.hf_hub_id, cache=self.cache_dir)
         if found is None and not self.allow_download:
             reason = (
@@ -109,14 +110,8 @@ class Timm(ModelSource):
                 "or name weights on this machine as local:FOLDER or local:FILE"
             )
             return candidate.model_copy(update={"skipped": reason})
-        candidate = candidate.model_copy(update={"preprocess": preprocess})
-        return candidate.model_copy(
-            update={
-                "weights": HUB,
-                "weights_sha256": sha256_of(found) if found else remote_sha256(config.hf_hub_id),
-                "params": count_parameters(candidate),
-            }
-        )
+        digest = cached_sha256(found) if found else remote_sha256(config.hf_hub_id)
+        return candidate.model_copy(update={"weights": HUB, "weights_sha256": digest})
 
     def _file(self, candidate: Candidate) -> Path:
         """The weights on this machine, fetched where that is needed and allowed."""
@@ -154,12 +149,13 @@ def _one(name: str) -> str:
     import timm
     from timm.models import get_pretrained_cfg
 
+    if "." not in name:
+        config: Any = get_pretrained_cfg(name)
+        if config is not None and config.has_weights:
+            return f"{name}.{config.tag}" if config.tag else name
     known = timm.list_pretrained()
     if name in known:
         return name
-    config: Any = get_pretrained_cfg(name) if "." not in name else None
-    if config is not None and config.has_weights:
-        return f"{name}.{config.tag}" if config.tag else name
     if timm.is_model(name):
         raise UserError(
             "timm knows this architecture and has no pretrained weights for it",

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from pydantic import ValidationError
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint
 from torch import Tensor, nn
 
@@ -127,7 +128,7 @@ def preprocess_of(config: Mapping[str, Any], *, where: str) -> Preprocess:
     `crop_mode="squash"` becomes `resize="squash"`: the whole image, without the crop.
 
     Raises:
-        UserError: another number of channels than 3, an interpolation or crop mode that `Preprocess` lacks.
+        UserError: another number of channels than 3, an interpolation, crop mode or number that `Preprocess` lacks.
     """
     from timm.data import resolve_data_config
 
@@ -142,15 +143,22 @@ def preprocess_of(config: Mapping[str, Any], *, where: str) -> Preprocess:
     if data["crop_mode"] not in ("center", "squash"):
         raise UserError(f'unknown crop mode "{data["crop_mode"]}"', where=where, choices=("center", "squash"))
     squash = data["crop_mode"] == "squash"
-    return Preprocess(
-        height=height,
-        width=width,
-        resize="squash" if squash else "crop",
-        crop_pct=1.0 if squash else data["crop_pct"],
-        interpolation=data["interpolation"],
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-    )
+    try:
+        return Preprocess(
+            height=height,
+            width=width,
+            resize="squash" if squash else "crop",
+            crop_pct=1.0 if squash else data["crop_pct"],
+            interpolation=data["interpolation"],
+            mean=tuple(data["mean"]),
+            std=tuple(data["std"]),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UserError(
+            f"its images cannot be prepared: {field} {first['input']} ({first['msg']})", where=where
+        ) from error
 
 
 def _config(architecture: str) -> dict[str, Any]:

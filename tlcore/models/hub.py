@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from tlcore.errors import RetryableError, TlcoreError, UserError
 
-__all__ = ["cached_file", "download", "remote_sha256"]
+__all__ = ["cached_file", "cached_sha256", "download", "remote_sha256"]
 
 FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which timm's repositories keep the weights, the safe one first."""
@@ -33,6 +33,21 @@ def cached_file(repository: str, *, cache: str | None = None) -> Path | None:
         if isinstance(found, str) and Path(found).is_file():
             return Path(found)
     return None
+
+
+def cached_sha256(path: Path) -> str:
+    """SHA-256 of a cached weights file, without opening it where the cache has named the file by it.
+
+    The hub cache keeps large files under the digest that the hub states for them; a listing of a thousand models
+    need not read their weights. Building a network does, and refuses what differs.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    from tlcore.models.weights import sha256_of
+
+    name = path.resolve().name
+    return name if SHA256.fullmatch(name) else sha256_of(path)
 
 
 def remote_sha256(repository: str) -> str:

@@ -31,7 +31,8 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, field_validator
 
 from tlcore.errors import UserError
-from tlcore.models.build import count_parameters, shipped_with_timm
+from tlcore.models.build import shipped_with_timm
+from tlcore.models.cost import with_size
 from tlcore.models.weights import SUFFIXES, sha256_of
 from tlcore.values import Candidate, Json, Preprocess, Value
 
@@ -184,10 +185,10 @@ def candidate_of(
     )
     candidate = candidate.model_copy(update={"preprocess": preprocess})
     try:
-        params = count_parameters(candidate)
+        candidate = with_size(candidate)
     except UserError as error:
         return candidate.model_copy(update={"skipped": error.what})
-    return candidate.model_copy(update={"params": params, "weights_sha256": sha256_of(path)})
+    return candidate.model_copy(update={"weights_sha256": sha256_of(path)})
 
 
 def _reason_to_skip(entry: IndexEntry, path: Path, known: Callable[[str], bool]) -> str | None:

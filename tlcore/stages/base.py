@@ -24,6 +24,7 @@ STAGES: dict[str, str] = {
     "load": "tlcore.stages.data:load",
     "check": "tlcore.stages.data:check",
     "candidates": "tlcore.stages.models:candidates",
+    "latency": "tlcore.stages.latency:latency",
     "decode": "tlcore.stages.data:decode_images",
     "features": "tlcore.stages.models:features",
     "score": "tlcore.stages.models:score",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from tlcore.errors import PluginError, UserError
 from tlcore.protocols import Evidence, ModelSource, Scorer
 from tlcore.registry import Registry
+from tlcore.selection.constraints import by_reason
 from tlcore.selection.subsets import stratified
 from tlcore.stages.base import Progress, StageContext, StageJob
 from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
@@ -26,7 +28,14 @@ __all__ = ["candidates", "features", "rank_candidates", "score"]
 def candidates(
     store: Store, registry: Registry, job: StageJob, progress: Progress
 ) -> tuple[str, Callable[[Work], None]]:
-    """List the candidates of all model sources, in order. One candidate named twice counts once."""
+    """List the candidates of all model sources, in order. One candidate named twice counts once.
+
+    Options: results, the path of a result table whose accuracies become the static prior, or None.
+    """
+    from tlcore.models.results import read_results, with_priors
+
+    table = job.options.get("results")
+    results = read_results(Path(table).expanduser()) if table else {}
     found: dict[str, Candidate] = {}
     for role, choice in job.strategies.items():
         progress(0, 0, f"listing {choice.name}")
@@ -44,13 +53,13 @@ def candidates(
                 )
                 found[name] = candidate.model_copy(update={"name": name})
     if not any(candidate.skipped is None for candidate in found.values()):
-        reasons = "; ".join(f"{candidate.name}: {candidate.skipped}" for candidate in found.values())
+        reasons = by_reason((candidate, candidate.skipped or "") for candidate in found.values())
         raise UserError(
             f"no source model can take part: {reasons or 'none was found'}",
             where="[models]",
             hint="name other models with --models",
         )
-    entries = tuple(found.values())
+    entries = with_priors(found.values(), results)
     key = content_key(
         {"stage": "candidates", "entries": [candidate.model_dump(mode="json") for candidate in entries]}
     )

@@ -1,0 +1,179 @@
+"""Constraints on cost and licence: who may take part, decided before any image is decoded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from tlcore.config import SelectionConfig
+from tlcore.errors import UserError
+from tlcore.values import Candidate, Ranking
+
+__all__ = [
+    "UNKNOWN", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove",
+    "with_latencies",
+]  # fmt: skip
+
+UNKNOWN = "unknown"
+"""The licence of weights whose licence nobody stated: it passes only where it is named."""
+
+NAMED = 5
+"""Candidates that an error names for each reason; the others are counted."""
+REASONS = 12
+"""Reasons that an error gives."""
+
+
+def constrain(
+    candidates: Iterable[Candidate], limits: SelectionConfig
+) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
+    """Those that may take part, and the others with the reason, both in their order.
+
+    What a candidate is known to be decides first. One that cannot take part for another reason (`skipped`) keeps
+    that reason where it does not break a limit too.
+    """
+    kept: list[Candidate] = []
+    removed: list[tuple[Candidate, str]] = []
+    for candidate in candidates:
+        reason = reason_to_remove(candidate, limits) or candidate.skipped
+        if reason is None and candidate.preprocess is None:
+            reason = "it says no input size"
+        if reason is None:
+            reason = _unknown_cost(candidate, limits)
+        if reason is None:
+            kept.append(candidate)
+        else:
+            removed.append((candidate, reason))
+    return kept, removed
+
+
+def reason_to_remove(candidate: Candidate, limits: SelectionConfig) -> str | None:
+    """Which limit what is known of a candidate breaks: every one of them, or None."""
+    reasons: list[str] = []
+    if limits.max_params is not None and candidate.params is not None:
+        millions = candidate.params / 1e6
+        if millions > limits.max_params:
+            reasons.append(
+                f"{_above(millions, limits.max_params)} M parameters, over the limit of {limits.max_params:g} M"
+            )
+    if limits.max_gmacs is not None and candidate.gmacs is not None and candidate.gmacs > limits.max_gmacs:
+        reasons.append(
+            f"{_above(candidate.gmacs, limits.max_gmacs)} GMACs an image, over the limit of {limits.max_gmacs:g}"
+        )
+    if limits.licences and not _allowed(candidate.licence, limits.licences):
+        reasons.append(
+            "its licence is unknown"
+            if candidate.licence.casefold() == UNKNOWN
+            else f"its licence {candidate.licence} is not among those allowed"
+        )
+    return "; ".join(reasons) or None
+
+
+def over_latency(milliseconds: float, limits: SelectionConfig) -> str | None:
+    """The reason for leaving out a candidate that was measured as slower than allowed."""
+    if limits.max_latency_ms is None or milliseconds <= limits.max_latency_ms:
+        return None
+    return (
+        f"{_above(milliseconds, limits.max_latency_ms)} ms for one image, over the limit of "
+        f"{limits.max_latency_ms:g} ms"
+    )
+
+
+def with_latencies(ranking: Ranking, milliseconds: Mapping[str, float]) -> Ranking:
+    """`ranking` with the measured latency beside the candidates that have one."""
+    entries = tuple(
+        entry.model_copy(update={"latency_ms": milliseconds.get(entry.candidate, entry.latency_ms)})
+        for entry in ranking.entries
+    )
+    return ranking.model_copy(update={"entries": entries})
+
+
+def none_left(removed: Sequence[tuple[Candidate, str]], limits: SelectionConfig) -> UserError:
+    """The error where no candidate is left: every reason with the candidates it holds for, and the way on."""
+    return UserError(
+        f"no source model is left: {by_reason(removed)}",
+        where="[selection]",
+        hint=_way_on([candidate for candidate, _ in removed], limits),
+    )
+
+
+def by_reason(removed: Iterable[tuple[Candidate, str]]) -> str:
+    """The candidates that each reason holds for: of thousands a few by name, the others counted."""
+    names: dict[str, list[str]] = {}
+    for candidate, reason in removed:
+        names.setdefault(reason, []).append(candidate.name)
+    lines = []
+    for reason, group in list(names.items())[:REASONS]:
+        more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+        lines.append(f"{', '.join(group[:NAMED])}{more}: {reason}")
+    if len(names) > REASONS:
+        lines.append(f"and {sum(map(len, list(names.values())[REASONS:]))} models for other reasons")
+    return "; ".join(lines)
+
+
+def _way_on(candidates: Sequence[Candidate], limits: SelectionConfig) -> str:
+    """How far each limit would have to move for one candidate to be inside."""
+    ways: list[str] = []
+    usable = [candidate for candidate in candidates if candidate.skipped is None] or list(candidates)
+    params = [candidate.params / 1e6 for candidate in usable if candidate.params is not None]
+    if limits.max_params is not None and params and min(params) > limits.max_params:
+        ways.append(f"--max-params {_rounded_up(min(params))} lets the smallest in")
+    work = [candidate.gmacs for candidate in usable if candidate.gmacs is not None]
+    if limits.max_gmacs is not None and work and min(work) > limits.max_gmacs:
+        ways.append(f"--max-gmacs {_rounded_up(min(work))} lets the cheapest in")
+    licences = sorted({candidate.licence for candidate in usable}, key=str.casefold)
+    if limits.licences and not any(_allowed(licence, limits.licences) for licence in licences):
+        ways.append(f"licences here: {', '.join(licences)}{_meant(limits.licences, licences)}")
+    if limits.max_latency_ms is not None:
+        ways.append("raise --max-latency-ms, or name smaller models")
+    return "; ".join([*ways, "or name other models with --models"])
+
+
+def _meant(given: Sequence[str], known: Sequence[str]) -> str:
+    folded = {licence.casefold(): licence for licence in known}
+    for pattern in given:
+        near = difflib.get_close_matches(pattern.casefold(), list(folded), n=1, cutoff=0.5)
+        if near:
+            return f' (for "{pattern}" did you mean "{folded[near[0]]}"?)'
+    return ""
+
+
+def _unknown_cost(candidate: Candidate, limits: SelectionConfig) -> str | None:
+    unknown = [
+        (limit, what)
+        for limit, value, what in (
+            (limits.max_params, candidate.params, "number of parameters"),
+            (limits.max_gmacs, candidate.gmacs, "work for an image"),
+        )
+        if limit is not None and value is None
+    ]
+    return (
+        f"its {' and its '.join(what for _, what in unknown)} cannot be told, and a limit is set"
+        if unknown
+        else None
+    )
+
+
+def _allowed(licence: str, patterns: Sequence[str]) -> bool:
+    """SPDX names in any case. * does not stand for what nobody stated."""
+    name = licence.casefold()
+    if name == UNKNOWN:
+        return any(pattern.casefold() == UNKNOWN for pattern in patterns)
+    return any(fnmatchcase(name, pattern.casefold()) for pattern in patterns)
+
+
+def _above(value: float, limit: float) -> str:
+    """`value` with so many digits that it is seen to lie above `limit`."""
+    for digits in range(2, 17):
+        text = f"{value:.{digits}g}"
+        if float(text) > limit:
+            return f"{float(text):,g}" if digits <= 6 else text
+    return repr(value)
+
+
+def _rounded_up(value: float) -> str:
+    """Two digits, never below `value`."""
+    from math import ceil, floor, log10
+
+    step = 10.0 ** (floor(log10(value)) - 1)
+    return f"{ceil(value / step) * step:g}"
