@@ -4,69 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
+
+from tlcore_flows.cli_console import console, percent, table
+from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
     from tlcore.values import Adaptation, Comparison, Metrics, Parity, Ranking, RunRecord
 
-__all__ = ["console", "print_ranking", "print_run", "ranking_table", "table"]
-
-
-def console() -> Console:
-    """stdout; wide enough for paths where it is no terminal."""
-    made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=160)
-
-
-def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    """A table without borders; columns in `right` are aligned to the right."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        justify = "right" if column in right else "left"
-        made.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    return made
-
-
-def percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f} %"
-
-
-def ranking_table(ranking: Ranking) -> Table:
-    """Candidates from best to worst: scores with their intervals, parameters, what fine-tuning achieved."""
-    achieved = any(entry.achieved is not None for entry in ranking.entries)
-    columns = ["rank", "candidate", *ranking.scorers, "parameters", *(["fine-tuned"] if achieved else []), ""]
-    made = table(*columns, right=("rank", *ranking.scorers, "parameters", "fine-tuned"))
-    for entry in ranking.entries:
-        scores = []
-        for name in ranking.scorers:
-            value = entry.scores.get(name)
-            interval = entry.spread.get(name)
-            text = "–" if value is None else f"{value:.3f}"
-            scores.append(text + (f" [{interval.low:.3f}, {interval.high:.3f}]" if interval else ""))
-        params = "–" if entry.params is None else f"{entry.params / 1e6:.1f} M"
-        cells = [str(entry.rank or "–"), entry.candidate, *scores, params]
-        if achieved:
-            cells.append(percent(entry.achieved))
-        cells.append(f"skipped: {entry.skipped}" if entry.skipped else "; ".join(entry.notes))
-        # A Text is shown as it is: names come from strangers and brackets are no markup.
-        made.add_row(*(Text(cell) for cell in cells), style="dim" if entry.rank is None else None)
-    return made
+__all__ = ["console", "percent", "print_ranking", "print_run", "table"]
 
 
 def print_ranking(ranking: Ranking) -> None:
-    out = console()
-    out.print(ranking_table(ranking))
-    out.print(Text(f"scores on {ranking.images} labelled images, higher is better", style="dim"))
+    print_ranked(console(), ranking)
 
 
 def print_run(record: RunRecord) -> None:
     """What a run found: ranking, result against the baselines, adaptation, parity, files, time."""
     out = console()
     out.print()
-    out.print(ranking_table(record.ranking))
+    print_ranked(out, record.ranking)
     _print_result(out, record)
     if record.adaptation is not None:
         _print_adaptation(out, record.adaptation)
