@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from tlcore.report.places import place, shortlist_sentence
 from tlcore.stages.base import StageJob, StageResult
 from tlcore.store import Store
 from tlcore.values import DataReport, Parity, Ranking, Ref, RunRecord
@@ -14,7 +15,7 @@ from tlcore.values import DataReport, Parity, Ranking, Ref, RunRecord
 if TYPE_CHECKING:
     from uuid import UUID
 
-__all__ = ["ProgressArtifact", "data_report", "key", "publish"]
+__all__ = ["ProgressArtifact", "data_report", "key", "publish", "ranking_rows", "ranking_words"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,23 +107,45 @@ def _ranking(job: StageJob, ref: Ref, store: Store) -> None:
     from tlcore.report.drawing import data_uri
 
     ranking = store.read(ref, Ranking)
-    rows = [
-        {
-            "rank": entry.rank,
-            "candidate": entry.candidate,
-            **{name: entry.scores.get(name) for name in ranking.scorers},
-            "parameters": entry.params,
-            "note": entry.skipped or "; ".join(entry.notes),
-        }
-        for entry in ranking.entries
-    ]
-    create_table_artifact(rows, key="ranking", description="from best to worst, higher scores are better")
+    create_table_artifact(ranking_rows(ranking), key="ranking", description=_cell(ranking_words(ranking)))
     for scorer in ranking.scorers:
         if any(scorer in entry.scores for entry in ranking.entries):
             figure = figures.scores(ranking, scorer)
             create_image_artifact(
                 data_uri(figure), key=key("ranking", scorer), description=f"{scorer} per candidate"
             )
+
+
+def ranking_rows(ranking: Ranking) -> list[dict[str, object]]:
+    """The ranking as rows of a table artifact, from best to worst; columns that hold nothing are left out."""
+    rows: list[dict[str, object]] = [
+        {
+            "rank": place(entry),
+            "candidate": entry.candidate,
+            "tied with best": "≈" if entry.tied_with_best else "",
+            **{name: entry.scores.get(name) for name in ranking.scorers},
+            "ImageNet top-1, %": entry.prior,
+            "prior rank": entry.prior_rank,
+            "parameters": entry.params,
+            "GMACs": entry.gmacs,
+            "images/s": entry.images_per_second,
+            "latency, ms": entry.latency_ms,
+            "ONNX, bytes": entry.onnx_bytes,
+            "licence": entry.licence,
+            "note": entry.skipped or "; ".join(entry.notes),
+        }
+        for entry in ranking.entries
+    ]
+    always = {"rank", "candidate", "note"}
+    held = [name for name in rows[0] if name in always or any(row[name] not in (None, "") for row in rows)]
+    return [{name: row[name] for name in held} for row in rows]
+
+
+def ranking_words(ranking: Ranking) -> str:
+    """What stands beside the table: how to read it, the shortlist, the prior."""
+    prior = f"Prior rank: by {ranking.prior}, a baseline with no part in the rank." if ranking.prior else ""
+    parts = ("From best to worst, higher scores are better.", shortlist_sentence(ranking), prior)
+    return " ".join(filter(None, parts))
 
 
 def _curves(job: StageJob, ref: Ref, store: Store) -> None:
