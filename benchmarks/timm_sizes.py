@@ -53,7 +53,7 @@ def main() -> None:
             continue
         if sizes[place].gmacs is None:
             print(f"cannot be followed: {place}", file=sys.stderr)
-        if number % 100 == 0:
+        if number % 50 == 0:
             print(f"{number} of {len(wanted)}", file=sys.stderr, flush=True)
     out.write_text(table_text(sizes, timm_version=timm.__version__), encoding="utf-8")
     print(f"{len(sizes)} sizes in {out}")

@@ -74,6 +74,7 @@ def measure_size(network: nn.Module, height: int, width: int) -> Size:
     behind a convolution is folded into it when the file is written, and of its four vectors one stays.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
+    network.requires_grad_(False)  # the counter follows gradients, and stumbles over a parameter that is an input
     flops, operators = FlopCounterMode(display=False), _Operators()
     image = torch.empty(1, 3, height, width, device="meta")
     try:
