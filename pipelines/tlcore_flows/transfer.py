@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +16,7 @@ from prefect import flow
 
 from tlcore.config import RunConfig, StrategyChoice
 from tlcore.errors import GateError, PluginError
+from tlcore.selection.halving import ACHIEVED
 from tlcore.stages.base import Choice
 from tlcore.stages.choice import best_trained, judge_adapters
 from tlcore.stages.runs import OpenRun, open_run
@@ -36,13 +37,20 @@ from tlcore.values import (
 )
 from tlcore_flows import observe
 from tlcore_flows.opened import open_store
-from tlcore_flows.rank import RankedModels, rank_models
+from tlcore_flows.rank import RankedModels, decode, rank_models
 from tlcore_flows.trial import Train, hold_trial
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
 __all__ = ["transfer"]
 
 _PACKAGES = ("tlcore", "torch", "timm", "onnx", "onnxruntime", "prefect", "scikit-learn", "numpy")
+
+
+@dataclass(frozen=True)
+class _Base(RankedModels):
+    """The ranked models, and the exact pixels of those that go on, by candidate name."""
+
+    pixels: dict[str, Ref]
 
 
 @dataclass(frozen=True)
@@ -81,10 +89,23 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     root = open_store(Store.open(store).root)
     with open_run(root, config) as opened, observe.run(opened.run_id, config.name, root.root):
         run = Wiring(config, root, provenance={"run_id": opened.run_id})
-        return _finish(run, opened, rank_models(run)).model_dump(mode="json")
+        return _finish(run, opened, _decoded(run, rank_models(run))).model_dump(mode="json")
 
 
-def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
+def _decoded(run: Wiring, ranked: RankedModels) -> _Base:
+    """Decode all images by the rules of the candidates that go on, once for all of them."""
+    trained = [ranked.candidates[name] for name in _going_on(run, ranked.ranking)]
+    pixels = decode(run, ranked.data, trained, purpose="exact")
+    return _Base(**{field.name: getattr(ranked, field.name) for field in fields(ranked)}, pixels=pixels)
+
+
+def _going_on(run: Wiring, ranking: Ranking) -> list[str]:
+    """Candidates that are trained: the shortlist, and with `verify` every one that has a rank."""
+    placed = [entry.candidate for entry in ranking.entries if entry.rank is not None]
+    return placed if run.config.selection.verify else placed[: run.config.selection.shortlist]
+
+
+def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
     """The second half of the chain, from the ranking to the run's record."""
     config = run.config
     finalists = base.ranking.shortlist or (base.ranking.best,)
@@ -154,7 +175,7 @@ def _finish(run: Wiring, opened: OpenRun, base: RankedModels) -> RunRecord:
     return opened.complete(record, card=run.store.folder(drawn) / "card.html")
 
 
-def _short_training(run: Wiring, base: RankedModels) -> Train:
+def _short_training(run: Wiring, base: _Base) -> Train:
     def train(name: str, choice: StrategyChoice, subject: str) -> Trained | None:
         model = _try_train(run, base, name, choice, subject=subject)
         return model.trained if model is not None else None
@@ -162,7 +183,7 @@ def _short_training(run: Wiring, base: RankedModels) -> Train:
     return train
 
 
-def _train_all(run: Wiring, base: RankedModels, finalists: Sequence[str]) -> list[_Model]:
+def _train_all(run: Wiring, base: _Base, finalists: Sequence[str]) -> list[_Model]:
     """Every strategy on the finalists; with `verify` also one strategy on every candidate, which does not compete.
 
     A training that fails is reported; the run goes on while one that competes is left.
@@ -183,7 +204,7 @@ def _train_all(run: Wiring, base: RankedModels, finalists: Sequence[str]) -> lis
 
 def _try_train(
     run: Wiring,
-    base: RankedModels,
+    base: _Base,
     name: str,
     choice: StrategyChoice,
     *,
@@ -202,7 +223,7 @@ def _try_train(
 
 def _train(
     run: Wiring,
-    base: RankedModels,
+    base: _Base,
     name: str,
     choice: StrategyChoice,
     *,
@@ -224,7 +245,7 @@ def _train(
     return _Model(ref, run.store.read(ref, Trained), choice, competes)
 
 
-def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation | None, Ref | None]:
+def _adapt(run: Wiring, base: _Base, model: _Model) -> tuple[Adaptation | None, Ref | None]:
     """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only)."""
     config = run.config.adapt
     finished: dict[str, tuple[Ref, AdaptedModel]] = {}
@@ -266,9 +287,7 @@ def _adapt(run: Wiring, base: RankedModels, model: _Model) -> tuple[Adaptation |
     return verdict, kept[0] if kept else None
 
 
-def _evaluate(
-    run: Wiring, base: RankedModels, what: str, model: Ref, baselines: dict[str, Ref]
-) -> Evaluation:
+def _evaluate(run: Wiring, base: _Base, what: str, model: Ref, baselines: dict[str, Ref]) -> Evaluation:
     ref = run(
         "evaluate",
         what,
@@ -292,7 +311,7 @@ def _with_achieved(
             if model.choice == selection.verify_with
         }
     elif trial is not None and trial.rungs:
-        measure = "validation accuracy in the trial"
+        measure = ACHIEVED
         achieved = {rung.candidate: rung.validation for rung in trial.rungs if rung.validation is not None}
     else:
         return ranking

@@ -14,6 +14,7 @@ from tlcore.selection.halving import (
     Stop,
     conclude,
     next_step,
+    rank_regret,
     seconds_of_epochs,
     standing,
 )
@@ -228,3 +229,17 @@ def test_one_candidate_needs_no_trial_and_none_is_an_error() -> None:
 
 def test_the_forecast_is_passes_over_the_images_at_the_measured_rate() -> None:
     assert seconds_of_epochs(2, 300, 50) == pytest.approx(TRAINING_PASSES * 2 * 300 / 50)
+
+
+def test_the_regret_of_the_ranking_compares_at_equal_epochs() -> None:
+    def regret(*rungs: Rung, winner: str) -> float | None:
+        return rank_regret(Halving(strategy="lp-ft", budget_seconds=9, shortlist=("a", "b", "c"), rungs=rungs, winner=winner, reason="x"))  # fmt: skip
+
+    first = (rung("a", 0.7), rung("b", 0.8), rung("c", 0.75))
+    longer = (rung("b", 0.95, number=2), rung("c", 0.9, number=2))
+    assert regret(*first, *longer, winner="b") == pytest.approx(0.1)
+    kept = (rung("a", 0.9), *first[1:], rung("a", 0.9, number=2), rung("b", 0.92, number=2))
+    assert regret(*kept, winner="b") == pytest.approx(0.02)
+    assert regret(*kept[:3], winner="a") == 0
+    assert regret(rung("a", None), *first[1:], winner="b") is None
+    assert regret(winner="a") is None

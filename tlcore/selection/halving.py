@@ -20,8 +20,12 @@ from dataclasses import dataclass
 from tlcore.values import Halving, Rung
 
 __all__ = [
-    "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Stop", "conclude", "next_step", "seconds_of_epochs", "standing",
+    "ACHIEVED", "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Stop", "conclude", "next_step", "rank_regret",
+    "seconds_of_epochs", "standing",
 ]  # fmt: skip
+
+ACHIEVED = "validation accuracy in the trial"
+"""What stands beside the scores after a trial (`Ranking.achieved_measure`): that of each candidate's last rung."""
 
 FIRST_EPOCHS = 1
 """Epochs of the first rung; each next one has twice as many."""
@@ -134,6 +138,18 @@ def conclude(
         strategy=strategy, budget_seconds=budget, shortlist=tuple(shortlist), rungs=marked, winner=stop.winner,
         reason=stop.reason,
     )  # fmt: skip
+
+
+def rank_regret(trial: Halving) -> float | None:
+    """What the first by rank would have cost in validation accuracy: in its last rung, where both were trained for
+    as many epochs, the winner's minus its own. None where it finished no training."""
+    own = [one for one in trial.rungs if one.candidate == trial.shortlist[0] and one.validation is not None]
+    if not own:
+        return None
+    best = next(
+        (r.validation for r in trial.rungs if r.rung == own[-1].rung and r.candidate == trial.winner), None
+    )
+    return None if best is None else max(best - (own[-1].validation or 0.0), 0.0)
 
 
 def _loss(rung: Rung) -> float:
