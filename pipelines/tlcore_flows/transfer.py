@@ -239,7 +239,7 @@ def _train(
         "train",
         subject,
         inputs=inputs,
-        options={"candidate": candidate.model_dump(mode="json"), "pretrained": pretrained},
+        options={"candidate": candidate.recipe(), "pretrained": pretrained},
         strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
     )
     return _Model(ref, run.store.read(ref, Trained), choice, competes)
