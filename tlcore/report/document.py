@@ -11,18 +11,29 @@ import math
 from importlib.resources import files
 from typing import Any
 
-from tlcore.values import Adaptation, Adapted, Comparison, Interval, Metrics, Parity, Ranking, RunRecord
+from tlcore.values import (
+    Adaptation,
+    Adapted,
+    Comparison,
+    Interval,
+    Metrics,
+    Parity,
+    Ranked,
+    Ranking,
+    RunRecord,
+)
 
 __all__ = ["RANKING_SCHEMA", "RUN_SCHEMA", "ranking_document", "run_document"]
 
 RUN_SCHEMA: dict[str, Any] = json.loads(files("tlcore.report").joinpath("run.schema.json").read_text("utf-8"))
 """JSON Schema (2020-12) of `run_document`."""
+_RANKING = ("ranking", "selection")
 RANKING_SCHEMA: dict[str, Any] = {
     "$schema": RUN_SCHEMA["$schema"],
     "title": "tlcore rank --json",
     "type": "object",
-    "required": ["ranking"],
-    "properties": {"ranking": {"$ref": "#/$defs/ranking"}},
+    "required": [*_RANKING],
+    "properties": {name: RUN_SCHEMA["properties"][name] for name in _RANKING},
     "additionalProperties": False,
     "$defs": RUN_SCHEMA["$defs"],
 }
@@ -53,21 +64,38 @@ def run_document(record: RunRecord) -> dict[str, Any]:
 def ranking_document(ranking: Ranking) -> dict[str, Any]:
     """Candidates from best to worst; those that took no part have rank null and say why in "skipped"."""
     return {
-        "ranking": [
-            {
-                "candidate": entry.candidate,
-                "rank": entry.rank,
-                "scores": {name: _number(value) for name, value in entry.scores.items()},
-                "spread": {name: _interval(value) for name, value in entry.spread.items()},
-                "params": entry.params,
-                "prior": _number(entry.prior),
-                "images_per_second": _number(entry.images_per_second),
-                "achieved": _number(entry.achieved),
-                "notes": list(entry.notes),
-                "skipped": entry.skipped,
-            }
-            for entry in ranking.entries
-        ]
+        "ranking": [_ranked(entry) for entry in ranking.entries],
+        "selection": {
+            "shortlist": list(ranking.shortlist),
+            "scorers": list(ranking.scorers),
+            "images": ranking.images,
+            "prior": ranking.prior,
+        },
+    }
+
+
+def _ranked(entry: Ranked) -> dict[str, Any]:
+    return {
+        "candidate": entry.candidate,
+        "rank": entry.rank,
+        "rank_interval": None if entry.rank_interval is None else _interval(entry.rank_interval),
+        "tied_with_best": entry.tied_with_best,
+        "panel": _number(entry.panel),
+        "scores": {name: _number(value) for name, value in entry.scores.items()},
+        "spread": {name: _interval(value) for name, value in entry.spread.items()},
+        "draws": {name: [_number(value) for value in values] for name, values in entry.draws.items()},
+        "draw_scale": _number(entry.draw_scale),
+        "params": entry.params,
+        "gmacs": _number(entry.gmacs),
+        "prior": _number(entry.prior),
+        "prior_rank": entry.prior_rank,
+        "images_per_second": _number(entry.images_per_second),
+        "latency_ms": _number(entry.latency_ms),
+        "onnx_bytes": entry.onnx_bytes,
+        "licence": entry.licence,
+        "achieved": _number(entry.achieved),
+        "notes": list(entry.notes),
+        "skipped": entry.skipped,
     }
 
 
