@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import flow
 
@@ -23,16 +23,15 @@ from tlcore_flows import observe
 from tlcore_flows.opened import open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
-__all__ = ["RankedModels", "rank", "rank_models"]
+__all__ = ["RankedModels", "decode", "rank", "rank_models"]
 
 
 @dataclass(frozen=True)
 class RankedModels:
-    """What the first half leaves to the second; candidates, pixels and features by candidate name."""
+    """What the first half leaves to the second; candidates and features by candidate name."""
 
     data: Ref
     checked: CheckedData
-    pixels: dict[str, Ref]
     candidates: dict[str, Candidate]
     features: dict[str, Ref]
     ranking: Ranking
@@ -46,7 +45,7 @@ def rank_models(run: Wiring) -> RankedModels:
     measured = _latencies(run, kept, removed)
     slow = {candidate.name for candidate, _ in removed}
     usable = {candidate.name: candidate for candidate in kept if candidate.name not in slow}
-    pixels = _decode(run, data, usable.values())
+    pixels = decode(run, data, usable.values(), purpose="scoring")
     skipped = [left_out(candidate, reason) for candidate, reason in removed]
     features: dict[str, Ref] = {}
     scores: list[Ref] = []
@@ -70,7 +69,7 @@ def rank_models(run: Wiring) -> RankedModels:
         },
     )
     ranking = with_latencies(run.store.read(ranked, Ranking), measured)
-    return RankedModels(data, checked, pixels, usable, features, ranking)
+    return RankedModels(data, checked, usable, features, ranking)
 
 
 def _candidates(run: Wiring) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
@@ -142,15 +141,24 @@ def _data(run: Wiring) -> tuple[Ref, CheckedData]:
     return checked, run.store.read(checked, CheckedData)
 
 
-def _decode(run: Wiring, data: Ref, candidates: Iterable[Candidate]) -> dict[str, Ref]:
-    """One decode pass for all candidates; the pixels' ref by candidate name."""
+def decode(
+    run: Wiring, data: Ref, candidates: Iterable[Candidate], *, purpose: Literal["exact", "scoring"]
+) -> dict[str, Ref]:
+    """One decode pass for all these candidates; the pixels' ref by candidate name.
+
+    "scoring": only the images that scores look at, fast and nearly exact. "exact": all images by the very rule,
+    for candidates that are trained.
+    """
     rule_of = {c.name: c.preprocess.decoding() for c in candidates if c.preprocess is not None}
     rules = {rule.decode_key(): rule.model_dump(mode="json") for rule in rule_of.values()}
-    decoded = run(
-        "decode",
-        inputs={"data": data},
-        options={"rules": [rules[key] for key in sorted(rules)], "max_pixels": run.config.data.max_pixels},
-    )
+    options: dict[str, Json] = {
+        "rules": [rules[key] for key in sorted(rules)],
+        "max_pixels": run.config.data.max_pixels,
+        "purpose": purpose,
+    }
+    if purpose == "scoring":
+        options["max_images"] = run.config.selection.max_images
+    decoded = run("decode", purpose, inputs={"data": data}, options=options)
     refs = run.store.read(decoded, DecodedImages).pixels
     return {name: refs[rule.decode_key()] for name, rule in rule_of.items()}
 

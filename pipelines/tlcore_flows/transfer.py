@@ -93,22 +93,26 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
 
 
 def _decoded(run: Wiring, ranked: RankedModels) -> _Base:
-    """Decode all images by the rules of the candidates that go on, once for all of them."""
-    trained = [ranked.candidates[name] for name in _going_on(run, ranked.ranking)]
-    pixels = decode(run, ranked.data, trained, purpose="exact")
+    """Decode all images by the rules of the candidates that are trained, once for all of them."""
+    names = dict.fromkeys(_finalists(ranked.ranking))
+    if run.config.selection.verify:
+        names |= dict.fromkeys(_placed(ranked.ranking))
+    pixels = decode(run, ranked.data, [ranked.candidates[name] for name in names], purpose="exact")
     return _Base(**{field.name: getattr(ranked, field.name) for field in fields(ranked)}, pixels=pixels)
 
 
-def _going_on(run: Wiring, ranking: Ranking) -> list[str]:
-    """Candidates that are trained: the shortlist, and with `verify` every one that has a rank."""
-    placed = [entry.candidate for entry in ranking.entries if entry.rank is not None]
-    return placed if run.config.selection.verify else placed[: run.config.selection.shortlist]
+def _finalists(ranking: Ranking) -> tuple[str, ...]:
+    return ranking.shortlist or (ranking.best,)
+
+
+def _placed(ranking: Ranking) -> list[str]:
+    return [entry.candidate for entry in ranking.entries if entry.rank is not None]
 
 
 def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
     """The second half of the chain, from the ranking to the run's record."""
     config = run.config
-    finalists = base.ranking.shortlist or (base.ranking.best,)
+    finalists = _finalists(base.ranking)
     trial = None
     if config.selection.trial == "halving" and len(finalists) > 1:
         trial = hold_trial(run, base, finalists, _short_training(run, base))
@@ -189,7 +193,7 @@ def _train_all(run: Wiring, base: _Base, finalists: Sequence[str]) -> list[_Mode
     A training that fails is reported; the run goes on while one that competes is left.
     """
     selection, strategies = run.config.selection, run.config.finetune.strategies
-    placed = [entry.candidate for entry in base.ranking.entries if entry.rank is not None]
+    placed = _placed(base.ranking)
     wanted = [(name, choice, True) for name in finalists for choice in strategies]
     if selection.verify:
         competing = {(name, choice.model_dump_json()) for name, choice, _ in wanted}

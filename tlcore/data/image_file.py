@@ -26,7 +26,9 @@ from PIL import (
 
 from tlcore.errors import UserError
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "inspect", "open_rgb"]
+__all__ = [
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "inspect", "open_rgb", "opened", "rgb", "upright",
+]  # fmt: skip
 
 FORMATS = tuple(
     plugin.format
@@ -85,9 +87,9 @@ def open_rgb(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises:
         BadImage: missing, empty, not an image, truncated, more than max_pixels, or otherwise unreadable.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         image.load()
-        return _rgb(_upright(image))
+        return rgb(upright(image))
 
 
 def inspect(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -99,7 +101,7 @@ def inspect(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     Raises:
         BadImage: as `open_rgb`.
     """
-    with _opened(path, max_pixels) as image:
+    with opened(path, max_pixels) as image:
         facts = ImageFacts(image.width, image.height, image.mode, image.format or "")
         image.draft(None, (1, 1))
         image.load()
@@ -107,7 +109,7 @@ def inspect(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
 
 
 @contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+def opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The file's header, within bounds; what Pillow raises until the block ends becomes BadImage."""
     try:
         found = Path(path).stat()
@@ -166,7 +168,8 @@ def _is_short(path: str | Path) -> bool:
     return head[:4] == b"RIFF" and Path(path).stat().st_size < length
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """The loaded image with its EXIF orientation applied."""
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001 - a damaged EXIF block says nothing about the orientation; the pixels are fine
@@ -174,7 +177,8 @@ def _upright(image: Image.Image) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
+    """The loaded image in RGB, see `open_rgb`."""
     if image.mode.startswith("I;16"):
         wide = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")

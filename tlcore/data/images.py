@@ -1,4 +1,7 @@
-"""From files to the network's input: the one decode-and-resize rule, for training, export and prediction alike."""
+"""From files to the network's input: the one decode-and-resize rule, for training, export and prediction alike.
+
+Pixels that only scores look at may come faster and less exactly: `tlcore.data.scoring_pixels`.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,14 @@ from tlcore.errors import UserError
 from tlcore.values import Preprocess
 
 __all__ = [
-    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "decode", "inspect", "load_pixels", "open_rgb", "to_pixels",
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "Reader", "decode", "exact_pixels", "inspect", "is_long",
+    "load_pixels", "open_rgb", "resized_size", "to_pixels",
 ]  # fmt: skip
 
-_RESAMPLING = {
+Reader = Callable[[str, Sequence[Preprocess], int], list[NDArray[np.uint8]]]
+"""(path, rules, bound on width x height) -> for each rule uint8 [height, width, 3]; raises BadImage."""
+
+RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -38,17 +45,41 @@ def to_pixels(image: Image.Image, preprocess: Preprocess) -> NDArray[np.uint8]:
     bottom. An image longer than 20 times its shorter side loses its ends first, which the centre cut would
     take anyway: resizing them could take gigabytes.
     """
+    resampling = RESAMPLING[preprocess.interpolation]
     size = (preprocess.width, preprocess.height)
-    resampling = _RESAMPLING[preprocess.interpolation]
     if preprocess.resize == "squash":
         return np.array(image.resize(size, resampling), dtype=np.uint8)
-    longest = _LONGEST * min(image.size) * max(1, -(-max(size) // min(size)))
-    if max(image.size) > longest:
+    if is_long(image.width, image.height, preprocess):
+        longest = _longest(image.width, image.height, preprocess)
         image = _centre(image, (min(image.width, longest), min(image.height, longest)))
-    cover = [round(side / preprocess.crop_pct) for side in size]
-    scale = max(cover[0] / image.width, cover[1] / image.height)
-    resized = (max(size[0], round(image.width * scale)), max(size[1], round(image.height * scale)))
+    resized = resized_size(image.width, image.height, preprocess)
     return np.array(_centre(image.resize(resized, resampling), size), dtype=np.uint8)
+
+
+def exact_pixels(path: str, rules: Sequence[Preprocess], max_pixels: int) -> list[NDArray[np.uint8]]:
+    """The pixels of one file by each rule, as training, export and prediction must have them: see `to_pixels`."""
+    image = open_rgb(path, max_pixels=max_pixels)
+    return [to_pixels(image, rule) for rule in rules]
+
+
+def resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:
+    """(width, height) in pixels that a whole upright image is resized to, before the centre is cut."""
+    size = (preprocess.width, preprocess.height)
+    if preprocess.resize == "squash":
+        return size
+    cover = [round(side / preprocess.crop_pct) for side in size]
+    scale = max(cover[0] / width, cover[1] / height)
+    return max(size[0], round(width * scale)), max(size[1], round(height * scale))
+
+
+def is_long(width: int, height: int, preprocess: Preprocess) -> bool:
+    """Whether the image loses its ends before it is resized."""
+    return preprocess.resize == "crop" and max(width, height) > _longest(width, height, preprocess)
+
+
+def _longest(width: int, height: int, preprocess: Preprocess) -> int:
+    size = (preprocess.width, preprocess.height)
+    return _LONGEST * min(width, height) * max(1, -(-max(size) // min(size)))
 
 
 def _centre(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -61,6 +92,7 @@ def decode(
     preprocesses: Sequence[Preprocess],
     *,
     folder: Path,
+    read: Reader = exact_pixels,
     max_pixels: int = MAX_PIXELS,
     workers: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
@@ -71,6 +103,7 @@ def decode(
         decode key -> file of uint8 [n, height, width, 3] in `folder`, row i from uris[i]; see `load_pixels`.
 
     Args:
+        read: how a file becomes pixels.
         workers: decoding threads; 0 for one per core.
         on_progress: called with (done, total) images from the calling thread. When it raises, the work stops.
 
@@ -85,7 +118,15 @@ def decode(
         arrays = {
             key: _create(parts[key], (len(uris), rule.height, rule.width, 3)) for key, rule in rules.items()
         }
-        _fill(arrays, rules, uris, max_pixels, workers, on_progress or (lambda done, total: None))
+        _fill(
+            arrays,
+            list(rules.values()),
+            uris,
+            read,
+            max_pixels,
+            workers,
+            on_progress or (lambda done, total: None),
+        )
         for array in arrays.values():
             array.flush()
         finished = {key: folder / f"{key}.npy" for key in rules}
@@ -111,8 +152,9 @@ def _create(path: Path, shape: tuple[int, ...]) -> np.memmap[tuple[int, ...], np
 
 def _fill(
     arrays: dict[str, np.memmap[tuple[int, ...], np.dtype[np.uint8]]],
-    rules: dict[str, Preprocess],
+    rules: list[Preprocess],
     uris: Sequence[str],
+    read: Reader,
     max_pixels: int,
     workers: int,
     on_progress: Callable[[int, int], None],
@@ -126,15 +168,15 @@ def _fill(
             if stop.is_set():
                 break
             try:
-                image = open_rgb(uris[index], max_pixels=max_pixels)
+                found = read(uris[index], rules, max_pixels)
             except BadImage as error:
                 raise UserError(
                     f"the image passed the check and cannot be decoded now: {error.reason}",
                     where=uris[index],
                     hint="the file has changed; run the same command again",
                 ) from None
-            for key, rule in rules.items():
-                arrays[key][index] = to_pixels(image, rule)
+            for array, pixels in zip(arrays.values(), found, strict=True):
+                array[index] = pixels
         return len(stretch)
 
     done = 0

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
-from typing import cast
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tlcore.data.checking import apply_report
-from tlcore.data.images import decode
+from tlcore.data.images import Reader, decode, exact_pixels
 from tlcore.data.schema import combine
 from tlcore.data.splits import assign_splits
 from tlcore.errors import UserError
 from tlcore.protocols import CheckLimits, DataCheck, DataSource
 from tlcore.registry import Registry
 from tlcore.stages.base import Progress, StageContext, StageJob
-from tlcore.stages.tables import load_table, save_table
+from tlcore.stages.tables import ROWS, load_table, save_table, scoring_rows
 from tlcore.stages.values import CheckedData, DecodedImages, LoadedData, PixelFiles
 from tlcore.store import Store, Work, content_key
-from tlcore.values import SOURCE, Preprocess, Problem
+from tlcore.values import SOURCE, Dataset, Json, Preprocess, Problem
 
 __all__ = ["check", "decode_images", "load"]
 
@@ -108,31 +113,75 @@ def check(context: StageContext) -> CheckedData:
 def decode_images(
     store: Store, registry: Registry, job: StageJob, progress: Progress
 ) -> tuple[str, Callable[[Work], None]]:
-    """Decode every image once, for all rules that nobody decoded for before. Options: rules, max_pixels.
+    """Decode images once, for all rules that nobody decoded for before.
 
     The pixels of each rule are an entry of their own; this stage looks for them in every run.
+
+    Options:
+        rules: Preprocess documents.
+        max_pixels: largest width x height.
+        purpose: "exact" (default): every row, by the very rule. "scoring": only the rows of `scoring_rows`,
+            decoded fast and nearly the same; nothing but scores may look at them.
+        max_images: for scoring, how many rows at most.
     """
     (data,) = job.inputs["data"]
-    where = [str(uri) for uri in load_table(store.folder(data), store.read(data, CheckedData)).table["uri"]]
+    dataset = load_table(store.folder(data), store.read(data, CheckedData))
     rules = {rule.decode_key(): rule for rule in map(Preprocess.model_validate, job.options["rules"])}
-    keys = {name: content_key({"stage": "pixels", "data": data.key, "rule": name}) for name in rules}
+    wanted = _exact(dataset) if job.options.get("purpose", "exact") == "exact" else _for_scoring(dataset, job)
+    keys = {name: content_key({**wanted.address, "data": data.key, "rule": name}) for name in rules}
     key = content_key({"stage": "decode", "pixels": keys})
-    missing = [rule for name, rule in rules.items() if store.find("pixels", keys[name]) is None]
     folder = store.scratch("decode", key)
-    files = {}
-    if missing:
-        files = decode(
-            where, missing, folder=folder, max_pixels=job.options["max_pixels"],
-            on_progress=lambda done, total: progress(done, total, "decoding"),
-        )  # fmt: skip
+    # Two runs that decode the same would write into the same folder: the second waits and finds the pixels.
+    with store.lock(f"decoding-{key}", waiting=lambda: progress(0, 0, "another run decodes; waiting for it")):
+        missing = [rule for name, rule in rules.items() if store.find("pixels", keys[name]) is None]
+        files = {}
+        if missing:
+            files = decode(
+                dataset.table["uri"].gather(wanted.rows).to_list(), missing, folder=folder, read=wanted.read,
+                max_pixels=job.options["max_pixels"], workers=job.threads,
+                on_progress=lambda done, total: progress(done, total, f"decoding, {wanted.purpose}"),
+            )  # fmt: skip
 
-    def entry(name: str) -> Callable[[Work], None]:
-        def write(work: Work) -> None:
-            files[name].replace(work.folder / files[name].name)
-            work.write(PixelFiles(rule=name, file=files[name].name, images=len(where)))
+        def entry(name: str) -> Callable[[Work], None]:
+            def write(work: Work) -> None:
+                files[name].replace(work.folder / files[name].name)
+                if wanted.purpose == "scoring":
+                    np.save(work.folder / ROWS, wanted.rows)
+                work.write(
+                    PixelFiles(
+                        rule=name, file=files[name].name, images=len(wanted.rows), purpose=wanted.purpose
+                    )
+                )
 
-        return write
+            return write
 
-    refs = {name: store.compute("pixels", keys[name], entry(name))[0] for name in rules}
-    shutil.rmtree(folder, ignore_errors=True)
+        refs = {name: store.compute("pixels", keys[name], entry(name))[0] for name in rules}
+        shutil.rmtree(folder, ignore_errors=True)
     return key, lambda work: work.write(DecodedImages(pixels=refs))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which rows are decoded, how, and what of that is part of the pixels' address."""
+
+    purpose: Literal["exact", "scoring"]
+    rows: NDArray[np.int64]
+    read: Reader
+    address: dict[str, Json]
+
+
+def _exact(dataset: Dataset) -> _Wanted:
+    return _Wanted("exact", np.arange(len(dataset.table)), exact_pixels, {"stage": "pixels"})
+
+
+def _for_scoring(dataset: Dataset, job: StageJob) -> _Wanted:
+    from tlcore.data.scoring_pixels import decoder_identity, scoring_pixels
+
+    rows = scoring_rows(dataset, job.options["max_images"], job.seed)
+    address: dict[str, Json] = {
+        "stage": "pixels",
+        "purpose": "scoring",
+        "rows": hashlib.sha256(rows.tobytes()).hexdigest(),
+        "decoder": decoder_identity(),
+    }
+    return _Wanted("scoring", rows, scoring_pixels, address)

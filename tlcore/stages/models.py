@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, UserError
 from tlcore.protocols import Evidence, ModelSource, Scorer
 from tlcore.registry import Registry
 from tlcore.selection.constraints import by_reason
-from tlcore.selection.subsets import stratified
 from tlcore.stages.base import Progress, StageContext, StageJob
-from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
+from tlcore.stages.tables import load_table, pixels_of_rows, preprocess_of, rows_of, scoring_rows
 from tlcore.stages.values import CandidateList, CheckedData, FeatureFiles
 from tlcore.store import Store, Work, content_key
-from tlcore.values import Candidate, Dataset, Ranked, Ranking
+from tlcore.values import Candidate, Ranked, Ranking
 
 __all__ = ["candidates", "features", "rank_candidates", "score"]
 
@@ -66,14 +64,6 @@ def candidates(
     return key, lambda work: work.write(CandidateList(entries=entries))
 
 
-def _sample(dataset: Dataset, limit: int, seed: int) -> tuple[NDArray[np.int64], bool]:
-    """Labelled source training rows, at most `limit`, the same share of every class."""
-    rows = rows_of(dataset, "train", labelled=True)
-    if len(rows) <= limit:
-        return rows, True
-    return rows[stratified(np.asarray(dataset.labels())[rows], limit, seed)], False
-
-
 def features(context: StageContext) -> FeatureFiles:
     """Features of the labelled training images by one candidate. Options: candidate, max_images."""
     from tlcore.features.extract import extract
@@ -82,13 +72,14 @@ def features(context: StageContext) -> FeatureFiles:
     candidate = Candidate.model_validate(context.option("candidate"))
     preprocess = preprocess_of(candidate)
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
-    rows, complete = _sample(dataset, context.option("max_images"), context.job.seed)
-    pixels = pixels_for(context, preprocess)
+    rows = scoring_rows(dataset, context.option("max_images"), context.job.seed)
+    complete = len(rows) == len(rows_of(dataset, "train", labelled=True))
+    pixels, places = pixels_of_rows(context, preprocess, rows)
     started = time.monotonic()
     try:
         network = cast(ModelSource, context.build("source")).build(candidate)
         extracted = extract(
-            network, pixels, preprocess, rows=rows, head=True, name=candidate.name, device=context.job.device,
+            network, pixels, preprocess, rows=places, head=True, name=candidate.name, device=context.job.device,
             on_progress=lambda done, total: context.progress(done, total, "features"),
         )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:

@@ -9,13 +9,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, UserError
+from tlcore.selection.subsets import stratified
 from tlcore.stages.base import StageContext
 from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
 from tlcore.values import SOURCE, UNLABELLED, Candidate, Dataset, Preprocess
 
-__all__ = ["load_table", "pixels_for", "preprocess_of", "rows_of", "save_table"]
+__all__ = [
+    "ROWS", "load_table", "pixels_for", "pixels_of_rows", "preprocess_of", "rows_of", "save_table", "scoring_rows",
+]  # fmt: skip
 
 _TABLE = "table.parquet"
+ROWS = "rows.npy"
+"""Beside the pixels of a sample: the rows of the table that it is of."""
 
 
 def save_table(folder: Path, dataset: Dataset) -> None:
@@ -36,6 +41,17 @@ def rows_of(
     return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
 
 
+def scoring_rows(dataset: Dataset, limit: int, seed: int) -> NDArray[np.int64]:
+    """Positions, ascending, of the rows that scores look at: the labelled training images of the source domain.
+
+    Where there are more than `limit`, at most so many (but two of each class), the same share of every class.
+    """
+    rows = rows_of(dataset, "train", labelled=True)
+    if len(rows) <= limit:
+        return rows
+    return rows[stratified(np.asarray(dataset.labels())[rows], limit, seed)]
+
+
 def preprocess_of(candidate: Candidate) -> Preprocess:
     if candidate.preprocess is None:
         raise UserError("the candidate says no input size", where=candidate.name)
@@ -43,10 +59,38 @@ def preprocess_of(candidate: Candidate) -> Preprocess:
 
 
 def pixels_for(context: StageContext, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """The decoded pixels of all rows, mapped into memory."""
+    """The exact pixels of all rows of the table, uint8 [rows, height, width, 3], mapped into memory.
+
+    Raises:
+        PluginError: the stage was given the pixels of another rule, or those for scoring.
+    """
+    pixels, files = _mapped(context, preprocess)
+    if files.purpose != "exact":
+        raise PluginError(f"pixels for {files.purpose} were given where exact ones are needed")
+    return pixels
+
+
+def pixels_of_rows(
+    context: StageContext, preprocess: Preprocess, rows: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Pixels for scoring (exact ones will do), mapped into memory, and where in them the given rows of the table lie.
+
+    Raises:
+        PluginError: the stage was given the pixels of another rule, or of rows that do not hold all of these.
+    """
+    pixels, files = _mapped(context, preprocess)
+    if files.purpose == "exact":
+        return pixels, rows
+    known = np.load(context.folder("pixels") / ROWS, allow_pickle=False)
+    if not np.isin(rows, known).all():
+        raise PluginError(f"the pixels of {files.images} rows were given; they lack rows that are needed")
+    return pixels, np.searchsorted(known, rows).astype(np.int64)
+
+
+def _mapped(context: StageContext, preprocess: Preprocess) -> tuple[NDArray[np.uint8], PixelFiles]:
     from tlcore.data.images import load_pixels
 
     files = context.read("pixels", PixelFiles)
     if files.rule != preprocess.decode_key():
         raise PluginError(f"pixels for {files.rule} were given where {preprocess.decode_key()} is needed")
-    return load_pixels(context.folder("pixels") / files.file)
+    return load_pixels(context.folder("pixels") / files.file), files

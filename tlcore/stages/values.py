@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Ref, Value
@@ -44,12 +46,17 @@ class CandidateList(Value):
 
 
 class PixelFiles(Value):
-    """uint8 pixels of all rows in table order, by one decode rule: an entry of the store for each rule, so that
-    another model with another input size leaves these as they are."""
+    """uint8 pixels by one decode rule: an entry of the store for each rule, so that another model with another
+    input size leaves these as they are.
+
+    "exact": of all rows in table order. "scoring": of the rows in rows.npy (int64 [images], ascending), decoded
+    fast and nearly the same (tlcore.data.scoring_pixels); nothing but scores may look at them.
+    """
 
     rule: str
     file: str
     images: int
+    purpose: Literal["exact", "scoring"] = "exact"
 
 
 class DecodedImages(Value):
