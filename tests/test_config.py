@@ -105,3 +105,9 @@ def test_a_missing_or_broken_run_file_is_named(tmp_path: Path) -> None:
         load_run_file(tmp_path / "run.toml")
     with pytest.raises(UserError, match="not TOML"):
         load_run_file(tmp_path / "runs.toml")
+
+
+def test_a_result_table_in_a_run_file_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[selection]\nresults = "tables/results.csv"\n')
+    place = load_run_file(tmp_path / "run.toml")["selection"]["results"]
+    assert place == str(tmp_path.resolve() / "tables" / "results.csv")
