@@ -10,6 +10,11 @@ first batch, and adding two moments re-bases one of them to the other's shift, w
 
     sum (f - c')         = s + n d                                with d = c - c'
     sum (f - c')(f - c')^T = G + s d^T + d s^T + n d d^T
+    sum |f - c'|^2 (f - c') = u + tr(G) d + 2 G d + 2 (s.d) d + |d|^2 s + n |d|^2 d
+    sum |f - c'|^4          = q + 4 d.u + 2 |d|^2 tr(G) + 4 d^T G d + 4 |d|^2 s.d + n |d|^4
+
+with s, G, u, q the sums about c. The last two are what shrinking a covariance matrix by the data needs (Ledoit
+& Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices", lemma 3.2 to 3.4).
 """
 
 from __future__ import annotations
@@ -46,6 +51,8 @@ class Moments:
         class_counts: int64 [K], images per class; 0 for a class that does not occur.
         shifted_class_sums: [K, D], sum of f - c per class.
         shifted_class_squares: [K, D], sum of (f - c)^2 per class, feature by feature.
+        shifted_cubic: [D], sum of |f - c|^2 (f - c).
+        shifted_quartic: [] (no axis), sum of |f - c|^4.
         source_counts: int64 [K, Z], images of class k whose most probable source class is z; or None.
         source_mass: [K, Z], sum over the images of class k of the source probabilities; or None.
 
@@ -58,6 +65,8 @@ class Moments:
     class_counts: NDArray[np.int64]
     shifted_class_sums: Float
     shifted_class_squares: Float
+    shifted_cubic: Float
+    shifted_quartic: Float
     source_counts: NDArray[np.int64] | None = None
     source_mass: Float | None = None
 
@@ -105,7 +114,10 @@ class Moments:
                 hint="make all shards with the same network, all with or all without source probabilities",
             )
         return Moments(
-            **{name: ours[name] if name == "shift" else ours[name] + theirs[name] for name in ours}
+            **{
+                name: ours[name] if name == "shift" else np.asarray(ours[name] + theirs[name])
+                for name in ours
+            }
         )
 
     @staticmethod
@@ -120,20 +132,43 @@ class Moments:
         """The same moments about another point [D]."""
         point = np.array(shift, dtype=np.float64)
         step = self.shift - point
-        outer = np.outer(self.shifted_sum, step)
+        if not step.any():
+            return self
+        # s d^T + d s^T + n d d^T = (s + n d / 2) d^T + its transpose: one outer product, exactly symmetric
+        gram = np.outer(self.shifted_sum + self.n / 2 * step, step)
+        gram += gram.T
+        gram += self.shifted_gram
         counts = self.class_counts[:, None]
         return Moments(
             shift=point,
             shifted_sum=self.shifted_sum + self.n * step,
-            shifted_gram=self.shifted_gram + outer + outer.T + self.n * np.outer(step, step),
+            shifted_gram=gram,
             class_counts=self.class_counts,
             shifted_class_sums=self.shifted_class_sums + counts * step,
             shifted_class_squares=self.shifted_class_squares
             + 2 * step * self.shifted_class_sums
             + counts * step**2,
+            shifted_cubic=self._cubic(step),
+            shifted_quartic=self._quartic(step),
             source_counts=self.source_counts,
             source_mass=self.source_mass,
         )
+
+    def _cubic(self, step: Float) -> Float:
+        """[D], sum of |f - c + d|^2 (f - c + d); see the module's docstring."""
+        length, along = float(step @ step), float(self.shifted_sum @ step)
+        beside = float(np.trace(self.shifted_gram)) + 2 * along + self.n * length
+        found: Float = self.shifted_cubic + 2 * (self.shifted_gram @ step)
+        found += beside * step + length * self.shifted_sum
+        return found
+
+    def _quartic(self, step: Float) -> Float:
+        """[], sum of |f - c + d|^4; see the module's docstring."""
+        length, along = float(step @ step), float(self.shifted_sum @ step)
+        found = float(self.shifted_quartic) + 4 * float(step @ self.shifted_cubic)
+        found += 4 * float(step @ self.shifted_gram @ step)
+        found += length * (2 * float(np.trace(self.shifted_gram)) + 4 * along + self.n * length)
+        return np.array(found)
 
     @property
     def n(self) -> int:
@@ -173,7 +208,9 @@ class Moments:
     @property
     def centred_gram(self) -> Float:
         """[D, D], sum of (f - mean)(f - mean)^T: n times the covariance matrix (divisor n)."""
-        return self.shifted_gram - np.outer(self.shifted_sum, self.shifted_sum) / self.n
+        gram = np.outer(self.shifted_sum, self.shifted_sum / -self.n)
+        gram += self.shifted_gram
+        return gram
 
     @property
     def class_sums(self) -> Float:
@@ -191,9 +228,20 @@ class Moments:
         return self.rebased(np.zeros(self.dim)).shifted_class_squares
 
     @property
+    def centred_squares(self) -> Float:
+        """[D], sum of (f - mean)^2, feature by feature: the diagonal of `centred_gram`."""
+        return np.maximum(np.diagonal(self.shifted_gram) - self.shifted_sum**2 / self.n, 0.0)
+
+    @property
+    def centred_quartic(self) -> float:
+        """Sum of |f - mean|^4, not below the (sum of |f - mean|^2)^2 / n that it must exceed."""
+        found = float(self._quartic(-self.shifted_sum / self.n))
+        return max(found, float(self.centred_squares.sum()) ** 2 / self.n)
+
+    @property
     def varies(self) -> bool:
         """Whether any feature differs between images by more than the rounding of these sums."""
-        scatter = float(np.trace(self.centred_gram))
+        scatter = float(self.centred_squares.sum())
         magnitude = float(self.n * self.mean @ self.mean)
         return scatter > max(1e-13 * float(np.trace(self.shifted_gram)), 1e-24 * magnitude, 0.0)
 
@@ -230,6 +278,8 @@ class Moments:
             "class_counts": (k,),
             "shifted_class_sums": (k, d),
             "shifted_class_squares": (k, d),
+            "shifted_cubic": (d,),
+            "shifted_quartic": (),
         }
         arrays = self._arrays()
         wrong = [name for name, shape in expected.items() if arrays[name].shape != shape]
@@ -276,7 +326,7 @@ class MomentsBuilder:
             mass = checked_probabilities(source_probabilities, len(rows), first_row=self._rows)
         for start in range(0, len(rows), BATCH):
             part = slice(start, start + BATCH)
-            self._add(rows[part].astype(np.float64), codes[part], None if mass is None else mass[part])
+            self._add(rows[part], codes[part], None if mass is None else mass[part])
         self._rows += len(rows)
 
     def moments(self) -> Moments:
@@ -289,33 +339,42 @@ class MomentsBuilder:
             raise UserError("moments of no images: there is no labelled row to count")
         return self._sum
 
-    def _add(self, rows: Float, codes: NDArray[np.int64], mass: Float | None) -> None:
+    def _add(self, rows: NDArray[Any], codes: NDArray[np.int64], mass: NDArray[np.floating] | None) -> None:
         if self._shift is None:
-            self._shift = rows.mean(axis=0)
+            self._shift = rows.mean(axis=0, dtype=np.float64)
         if self._shift.shape != rows.shape[1:]:
             raise UserError(f"{rows.shape[1]} features in this batch, {self._shift.size} in the ones before")
+        # In the order of their classes, so that the sums of a class are sums over a slice.
+        order = np.argsort(codes, kind="stable")
+        rows, codes = rows[order].astype(np.float64), codes[order]
         rows -= self._shift
+        counts = np.bincount(codes, minlength=self._classes).astype(np.int64)
         joint: dict[str, Any] = {}
         if mass is not None:
-            hard = np.zeros((self._classes, mass.shape[1]), dtype=np.int64)
-            np.add.at(hard, (codes, mass.argmax(axis=1)), 1)
-            joint = {"source_counts": hard, "source_mass": _sums_by_class(mass, codes, self._classes)}
+            exact: Float = mass[order].astype(np.float64)
+            hard = np.zeros((self._classes, exact.shape[1]), dtype=np.int64)
+            np.add.at(hard, (codes, exact.argmax(axis=1)), 1)
+            joint = {"source_counts": hard, "source_mass": _sums_by_class(exact, counts)}
+        squares = rows**2
+        lengths = squares.sum(axis=1)
         batch = Moments(
             shift=self._shift,
             shifted_sum=rows.sum(axis=0),
             shifted_gram=rows.T @ rows,
-            class_counts=np.bincount(codes, minlength=self._classes).astype(np.int64),
-            shifted_class_sums=_sums_by_class(rows, codes, self._classes),
-            shifted_class_squares=_sums_by_class(rows**2, codes, self._classes),
+            class_counts=counts,
+            shifted_class_sums=_sums_by_class(rows, counts),
+            shifted_class_squares=_sums_by_class(squares, counts),
+            shifted_cubic=lengths @ rows,
+            shifted_quartic=np.array(lengths @ lengths),
             **joint,
         )
         self._sum = batch if self._sum is None else self._sum + batch
 
 
-def _sums_by_class(rows: Float, codes: NDArray[np.int64], classes: int) -> Float:
-    """Sum of `rows` [n, D] per class, [classes, D]: O(n D), where a one-hot product takes O(n D K)."""
-    order = np.argsort(codes, kind="stable")
-    present, starts = np.unique(codes[order], return_index=True)
-    sums = np.zeros((classes, rows.shape[1]))
-    sums[present] = np.add.reduceat(rows[order], starts, axis=0)
+def _sums_by_class(rows: Float, counts: NDArray[np.int64]) -> Float:
+    """Sum of `rows` [n, D], ordered by class, per class: [K, D]. O(n D), where a one-hot product takes O(n D K)."""
+    sums = np.zeros((counts.size, rows.shape[1]))
+    stops = np.cumsum(counts)
+    for code in np.flatnonzero(counts):
+        sums[code] = rows[stops[code] - counts[code] : stops[code]].sum(axis=0)
     return sums

@@ -97,6 +97,7 @@ def features(context: StageContext) -> FeatureFiles:
 def score(context: StageContext) -> Ranked:
     """All scores of one candidate. Options: candidate, replicates. Strategies: any role is a scorer."""
     from tlcore.features.files import load_features
+    from tlcore.features.folds import fold_moments
     from tlcore.features.moments import Moments
     from tlcore.selection.ranking import score_candidate
 
@@ -106,11 +107,14 @@ def score(context: StageContext) -> Ranked:
     label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
     labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
     context.progress(0, 0, "scoring")
+    scorers = [cast(Scorer, context.build(role)) for role in context.job.strategies]
+    images = (stored.features, labels, len(dataset.classes), stored.probabilities)
+    # One pass over the features: the folds, where a scorer wants them, add up to the whole.
+    folds = fold_moments(*images) if any("folds" in scorer.card.traits for scorer in scorers) else ()
     evidence = Evidence(
-        moments=Moments.of(stored.features, labels, len(dataset.classes), stored.probabilities), labels=labels,
+        moments=Moments.merge(folds) if folds else Moments.of(*images), labels=labels, folds=folds,
         features=lambda: stored.features, source_probabilities=lambda: stored.probabilities, seed=context.job.seed,
     )  # fmt: skip
-    scorers = [cast(Scorer, context.build(role)) for role in context.job.strategies]
     return score_candidate(
         scorers, evidence, candidate, replicates=context.option("replicates"),
         images_per_second=context.read("features", FeatureFiles).images_per_second,
