@@ -23,12 +23,14 @@ from tlcore.values import (
     DataReport,
     Epoch,
     Exported,
+    Halving,
     Interval,
     Metrics,
     Parity,
     Problem,
     Ranked,
     Ranking,
+    Rung,
     RunRecord,
     Trial,
 )
@@ -145,6 +147,7 @@ def sample(
                 history=history(0.861, 0.912, 15, head=True),
             ),
         ),
+        "halving": halving(),
         "adaptation": Adaptation(
             source_only=Adapted(
                 strategy="source-only",
@@ -286,6 +289,28 @@ def history(
         for i, v in enumerate(values)
     ]
     return tuple(lines)
+
+
+def halving() -> Halving:
+    """Three on the shortlist, two rungs; the second by rank wins."""
+    rows = [
+        ("fonts-mobilenetv3", 1, 1, 0.871, 0.44, 3.1, True),
+        ("fonts-resnet10t", 1, 1, 0.884, 0.41, 4.0, True),
+        ("letters-mobilenetv3", 1, 1, 0.852, 0.52, 3.0, False),
+        ("fonts-resnet10t", 2, 2, 0.912, 0.35, 7.2, True),
+        ("fonts-mobilenetv3", 2, 2, 0.904, 0.37, 5.9, False),
+    ]
+    return Halving(
+        strategy="lp-ft",
+        budget_seconds=60,
+        shortlist=("fonts-mobilenetv3", "fonts-resnet10t", "letters-mobilenetv3"),
+        rungs=tuple(
+            Rung(candidate=c, rung=r, epochs=e, validation=v, loss=loss, seconds=s, survived=on)
+            for c, r, e, v, loss, s, on in rows
+        ),
+        winner="fonts-resnet10t",
+        reason="one candidate was left",
+    )
 
 
 def ranking() -> Ranking:

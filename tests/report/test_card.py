@@ -10,7 +10,20 @@ import pytest
 
 from tlcore.evaluation.comparison import compare, negative_transfer
 from tlcore.report.card import render
-from tlcore.values import Adapted, Chosen, DataReport, Metrics, Mistake, Parity, Ranked, Ranking, RunRecord
+from tlcore.selection.halving import ACHIEVED
+from tlcore.values import (
+    Adapted,
+    Chosen,
+    DataReport,
+    Interval,
+    Metrics,
+    Mistake,
+    Parity,
+    Ranked,
+    Ranking,
+    Rung,
+    RunRecord,
+)
 
 Make = Callable[..., RunRecord]
 VOID = {"meta", "img", "br", "path", "use", "rect", "link", "input"}
@@ -58,7 +71,9 @@ def test_the_card_is_well_formed_and_has_every_section(card: str) -> None:
     shown = Page(card)
     assert not shown.misplaced and not shown.open
     sections = [attributes["id"] for tag, attributes in shown.elements if tag == "section"]
-    assert sections == ["result", "ranking", "training", "adaptation", "classes", "parity", "data", "run"]
+    assert sections == [
+        "result", "ranking", "trial", "training", "adaptation", "classes", "parity", "data", "run",
+    ]  # fmt: skip
     linked = [a["href"][1:] for tag, a in shown.elements if tag == "a"]
     assert linked == sections
 
@@ -153,6 +168,7 @@ def test_a_record_with_nothing_optional_still_makes_a_card(make: Make) -> None:
             "metrics": bare.metrics.model_copy(update={"per_class": {}, "confusion": (), "mistakes": ()}),
             "baselines": (),
             "trials": (),
+            "halving": None,
             "adaptation": None,
             "seconds": {},
             "cached": (),
@@ -195,6 +211,75 @@ def test_ties_skipped_candidates_and_the_agreement_are_in_the_ranking(card: str)
     assert "Weighted Kendall τ 0.940 over 6 candidates" in text
     assert "No regret" in text
     assert "Negative transfer" not in text and "No benefit" not in text
+
+
+def test_the_trial_says_what_was_tried_what_survived_and_what_it_took(card: str) -> None:
+    text = Page(card).text
+    assert (
+        "fonts-resnet10t goes on: one candidate was left. 23.2 s of the budget of 60.0 s were used." in text
+    )
+    assert "2 2 fonts-resnet10t 91.2 % 0.350 7.2 s ✓ goes on" in text.replace("\xa0", " ")
+    assert "1 1 letters-mobilenetv3 85.2 % 0.520 3.0 s drops out" in text
+
+
+def test_after_a_trial_the_figure_names_validation_accuracy_and_the_regret_at_equal_epochs(
+    record: RunRecord,
+) -> None:
+    assert record.halving is not None
+    last = {rung.candidate: rung.validation for rung in record.halving.rungs}
+    entries = tuple(e.model_copy(update={"achieved": last.get(e.candidate)}) for e in record.ranking.entries)
+    ranking = record.ranking.model_copy(update={"entries": entries, "achieved_measure": ACHIEVED})
+    text = page(record.model_copy(update={"ranking": ranking})).text
+    assert "validation accuracy in the trial, %" in text
+    assert "fonts-mobilenetv3, the first by rank, was 0.8 points below fonts-resnet10t" in text
+    assert "Was the ranking right?" not in text and "nothing was chosen by it" not in text
+
+
+def test_a_trial_that_failed_or_had_no_time_is_shown_as_such(record: RunRecord) -> None:
+    assert record.halving is not None
+    failed = Rung(candidate=ATTACK, rung=1, epochs=1, failed="the loss is not finite")
+    trial = record.halving.model_copy(
+        update={"rungs": (failed,), "shortlist": (ATTACK, "b"), "winner": ATTACK}
+    )
+    shown = page(record.model_copy(update={"halving": trial}))
+    assert "✗ failed the loss is not finite" in shown.text and not shown.misplaced
+    idle = page(record.model_copy(update={"halving": trial.model_copy(update={"rungs": ()})}))
+    assert "goes on" in idle.text and "drops out" not in idle.text and not idle.misplaced
+
+
+def panel_of(record: RunRecord, candidates: int) -> RunRecord:
+    """A ranking by three scorers, with costs, places and intervals."""
+    entries = tuple(
+        Ranked(
+            candidate=f"net-{i:02}", rank=i + 1, scores={"logme": 1 - i / 50, "hscore": 2.0 - i / 50, "knn": 0.5},
+            panel=(i + 1) / (candidates + 1), rank_interval=Interval(low=max(1, i - 1), high=min(candidates, i + 3)),
+            params=1_000_000 * (i + 1), gmacs=0.1 * (i + 1), prior_rank=candidates - i, latency_ms=3.2, onnx_bytes=4_100_000,
+            achieved=0.9 - 0.01 * i,
+        )
+        for i in range(candidates)
+    )  # fmt: skip
+    ranking = Ranking(
+        entries=entries, scorers=("logme", "hscore", "knn"), images=300, shortlist=("net-00", "net-01"), prior="parameters",
+        achieved_measure="test accuracy after lp-ft",
+    )  # fmt: skip
+    return record.model_copy(update={"ranking": ranking, "adaptation": None, "halving": None})
+
+
+@pytest.mark.parametrize("candidates", [1, 3, 14])
+def test_a_panel_has_its_figures_its_table_of_scores_and_every_regret(
+    record: RunRecord, candidates: int
+) -> None:
+    shown = page(panel_of(record, candidates))
+    assert not shown.misplaced and not shown.open
+    labels = [a.get("aria-label", "") for tag, a in shown.elements if tag == "svg"]
+    assert "panel of each candidate against GMACs per image" in labels
+    assert "Rank of each candidate by panel, with intervals" in labels
+    assert "Every score" in shown.text and "Pareto front" in shown.text
+    assert ("Who foretold it best" in shown.text) == (candidates > 1)
+    if candidates > 1:
+        assert "panel against test accuracy after lp-ft" in labels
+        assert "static prior (parameters)" in shown.text and "an order drawn at random" in shown.text
+    assert ("Dots without a name" in shown.text) == (candidates > 12)
 
 
 def test_a_wrong_first_choice_shows_its_regret(record: RunRecord) -> None:
@@ -269,7 +354,7 @@ def test_both_colour_schemes_and_print_are_styled(card: str) -> None:
 
 def test_no_colour_of_the_light_palette_is_left_in_a_figure(card: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", card, re.S)
-    assert len(figures) == 7
+    assert len(figures) == 8
     for figure in figures:
         assert not re.findall(r"#[0-9a-fA-F]{6}", figure)
 

@@ -39,6 +39,20 @@ def test_the_run_document_has_what_scripts_were_promised(record: RunRecord) -> N
     assert document["cached"] == ["load", "check", "pixels"]
 
 
+def test_the_trial_is_in_the_document_with_every_rung(record: RunRecord) -> None:
+    document = run_document(record)
+    trial = document["trial"]
+    assert (trial["winner"], trial["strategy"], trial["budget_seconds"]) == ("fonts-resnet10t", "lp-ft", 60)
+    assert trial["seconds"] == pytest.approx(sum(rung["seconds"] for rung in trial["rungs"]))
+    assert [rung["candidate"] for rung in trial["rungs"] if rung["survived"] and rung["rung"] == 2] == [
+        trial["winner"]
+    ]
+    assert document["selection"]["achieved_measure"] == record.ranking.achieved_measure
+    without = run_document(record.model_copy(update={"halving": None}))
+    check(without, RUN_SCHEMA)
+    assert without["trial"] is None
+
+
 def test_the_ranking_document_is_the_same_list_and_says_why_a_candidate_was_skipped(
     record: RunRecord,
 ) -> None:

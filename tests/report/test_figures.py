@@ -23,7 +23,6 @@ def all_figures(record: RunRecord) -> dict[str, Figure]:
     return {
         "accuracies": figures.accuracies(record.metrics, record.baselines, {}, "result"),
         "scores": figures.scores(record.ranking, "logme", "fonts-resnet10t"),
-        "achieved": figures.scores_against_achieved(record.ranking, "logme"),
         "curves": curves(histories, "fonts-resnet10t lp-ft"),
         "confusion": figures.confusion_matrix(record.data.classes, record.metrics.confusion),
         "adapters": figures.adapters(record.adaptation),

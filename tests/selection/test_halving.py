@@ -233,7 +233,11 @@ def test_the_forecast_is_passes_over_the_images_at_the_measured_rate() -> None:
 
 def test_the_regret_of_the_ranking_compares_at_equal_epochs() -> None:
     def regret(*rungs: Rung, winner: str) -> float | None:
-        return rank_regret(Halving(strategy="lp-ft", budget_seconds=9, shortlist=("a", "b", "c"), rungs=rungs, winner=winner, reason="x"))  # fmt: skip
+        order = ("a", "b", "c")
+        trial = Halving(
+            strategy="lp-ft", budget_seconds=9, shortlist=order, rungs=rungs, winner=winner, reason="x"
+        )
+        return rank_regret(trial)
 
     first = (rung("a", 0.7), rung("b", 0.8), rung("c", 0.75))
     longer = (rung("b", 0.95, number=2), rung("c", 0.9, number=2))

@@ -20,7 +20,7 @@ from tlcore.evaluation.comparison import (
     negative_transfer,
 )
 from tlcore.report import figures, formatting
-from tlcore.report.choices import adaptation_view, ranking_view
+from tlcore.report.choices import adaptation_view, ranking_view, trial_view
 from tlcore.report.contents import confusion_view, data_view, mistakes, recalls, timings_view
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
@@ -63,6 +63,7 @@ def render(record: RunRecord) -> str:
         results=_results(record),
         baselines=sorted(record.baselines, key=lambda entry: -entry.accuracy),
         ranking=ranking_view(record),
+        trial=trial_view(record),
         curves=_curves(record),
         adaptation=adaptation_view(record),
         confusion=confusion_view(record),

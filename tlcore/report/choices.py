@@ -1,18 +1,26 @@
-"""What the run card shows of the two choices: the source model, and the adapter."""
+"""What the run card shows of the choices: the source model by scores, by a trial; and the adapter."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from tlcore.report import figures
+from tlcore.report import figures, ranking_figures
 from tlcore.report.curves import curves
 from tlcore.report.drawing import svg
 from tlcore.selection.agreement import Agreement, agreement
-from tlcore.values import Ranked, Ranking, RunRecord
+from tlcore.selection.halving import ACHIEVED, rank_regret
+from tlcore.values import Halving, Ranked, Ranking, Rung, RunRecord
 
-__all__ = ["AdaptationView", "RankingView", "adaptation_view", "ranking_view"]
+__all__ = ["AdaptationView", "RankingView", "TrialView", "adaptation_view", "ranking_view", "trial_view"]
+
+_COLUMNS = (
+    "panel", "params", "gmacs", "images_per_second", "latency_ms", "onnx_bytes", "prior", "prior_rank", "achieved",
+)  # fmt: skip
+WIDE = 2
+"""Scorers up to which their scores stand in the table of the ranking; more have a table of their own."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +28,15 @@ class Row:
     entry: Ranked
     place: str
     chosen: bool
+    shortlisted: bool
 
 
 @dataclass(frozen=True)
-class ScorerView:
+class Foretold:
+    """How what `name` says agrees with what was achieved. `best`: the candidate that achieved most."""
+
     name: str
-    scores: Markup
-    achieved: Markup | None
-    agreement: Agreement | None
-    first: float | None
+    agreement: Agreement
     best: str
 
 
@@ -36,61 +44,129 @@ class ScorerView:
 class RankingView:
     rows: list[Row]
     skipped: list[Ranked]
-    scorers: list[ScorerView]
     columns: set[str]
     notes: list[tuple[str, str]]
+    prediction: str
+    cost: Markup | None
+    cost_name: str
+    large: bool
+    intervals: Markup | None
+    scores: Markup | None
+    achieved: Markup | None
+    foretold: list[Foretold]
+    many: bool
 
 
 def ranking_view(record: RunRecord) -> RankingView:
-    """The ranked candidates, the skipped ones, and per scorer its figures and its agreement with what was achieved."""
-    ranking = record.ranking
+    """The ranked candidates, the skipped ones, the figures, and how scores agree with what was achieved."""
+    ranking, chosen = record.ranking, record.chosen.candidate
     ranks = [entry.rank for entry in ranking.entries if entry.rank is not None]
     rows = [
         Row(
             entry,
             f"{entry.rank}{'=' if ranks.count(entry.rank) > 1 else ''}",
-            entry.candidate == record.chosen.candidate,
+            entry.candidate == chosen,
+            entry.candidate in ranking.shortlist,
         )
         for entry in ranking.entries
         if entry.rank is not None
     ]
-    columns = {
-        name
-        for name in ("params", "images_per_second", "prior", "achieved")
-        if any(getattr(row.entry, name) is not None for row in rows)
-    }
-    scorers = [_scorer(ranking, name, record.chosen.candidate) for name in ranking.scorers]
+    columns = {name for name in _COLUMNS if any(getattr(row.entry, name) is not None for row in rows)}
+    if len(ranking.scorers) == 1:
+        columns.discard("panel")  # the rank once more
+    name, cost = ranking_figures.prediction_name(ranking), ranking_figures.cost_of(ranking)
+    verified = ranking.achieved_measure != ACHIEVED
+    foretold = _foretold(ranking) if verified else []
+    regret = foretold[0].agreement.regret if foretold else None
+    drawn = ranking_figures.against_achieved(ranking, chosen=chosen, regret=regret) if foretold else None
+    only = ranking.scorers[0] if len(ranking.scorers) == 1 and name in _scored(ranking) else None
     return RankingView(
         rows=rows,
         skipped=[entry for entry in ranking.entries if entry.rank is None],
-        scorers=[view for view in scorers if view is not None],
         columns=columns,
         notes=[(row.entry.candidate, note) for row in rows for note in row.entry.notes],
+        prediction=name,
+        cost=_inline(
+            ranking_figures.cost_front(ranking, chosen), f"{name} of each candidate against {cost.name}"
+        ),
+        cost_name=cost.name,
+        large=len(rows) > ranking_figures.FEW,
+        intervals=_inline(
+            ranking_figures.intervals(ranking, chosen), f"Rank of each candidate by {name}, with intervals"
+        ),
+        scores=_inline(
+            figures.scores(ranking, only, chosen) if only else None,
+            f"{only} of each candidate, with intervals",
+        ),
+        achieved=_inline(drawn, f"{name} against {ranking.achieved_measure or 'achieved test accuracy'}"),
+        foretold=foretold,
+        many=len(ranking.scorers) > WIDE,
     )
 
 
-def _scorer(ranking: Ranking, scorer: str, chosen: str) -> ScorerView | None:
-    scored = [entry for entry in ranking.entries if scorer in entry.scores]
-    if not scored:
+def _inline(figure: Figure | None, label: str) -> Markup | None:
+    return None if figure is None else Markup(svg(figure, label))
+
+
+def _scored(ranking: Ranking) -> set[str]:
+    return {name for entry in ranking.entries for name in entry.scores}
+
+
+def _foretold(ranking: Ranking) -> list[Foretold]:
+    """The prediction first, then each scorer of a panel, then the static prior; each over those that it knows."""
+    achieved = {e.candidate: e.achieved for e in ranking.entries if e.achieved is not None}
+    said = {ranking_figures.prediction_name(ranking): ranking_figures.prediction(ranking)}
+    for name in ranking.scorers:
+        said.setdefault(name, {e.candidate: e.scores[name] for e in ranking.entries if name in e.scores})
+    prior = {e.candidate: -float(e.prior_rank) for e in ranking.entries if e.prior_rank is not None}
+    said[f"static prior ({ranking.prior})"] = prior
+    views = []
+    for name, values in said.items():
+        both = [candidate for candidate in values if candidate in achieved]
+        if len(both) >= 2:
+            found = agreement([values[c] for c in both], [achieved[c] for c in both])
+            views.append(Foretold(name, found, max(both, key=achieved.__getitem__)))
+    return views
+
+
+@dataclass(frozen=True)
+class TrialView:
+    """`share` of the budget that was used; `figure` shows the scores against what the trial found."""
+
+    trial: Halving
+    rungs: list[Rung]
+    share: float
+    figure: Markup | None
+    first: str
+    regret: float | None
+
+
+def trial_view(record: RunRecord) -> TrialView | None:
+    """The short fine-tunes by rung, the best of each first; None where no trial was held."""
+    trial, ranking = record.halving, record.ranking
+    if trial is None:
         return None
-    achieved = [(e.scores[scorer], e.achieved, e.candidate) for e in scored if e.achieved is not None]
-    known = len(achieved) >= 2
-    return ScorerView(
-        name=scorer,
-        scores=Markup(
-            svg(figures.scores(ranking, scorer, chosen), f"{scorer} of each candidate, with intervals")
+    place = {name: index for index, name in enumerate(trial.shortlist)}
+    regret = rank_regret(trial)
+    drawn = None
+    if ranking.achieved_measure == ACHIEVED:
+        drawn = ranking_figures.against_achieved(ranking, chosen=trial.winner, regret=regret)
+    return TrialView(
+        trial=trial,
+        rungs=sorted(
+            trial.rungs,
+            key=lambda r: (
+                r.rung,
+                not r.survived,
+                r.validation is None,
+                -(r.validation or 0),
+                place[r.candidate],
+            ),
         ),
-        achieved=Markup(
-            svg(
-                figures.scores_against_achieved(ranking, scorer, chosen),
-                f"{scorer} against achieved test accuracy",
-            )
-        )
-        if known
-        else None,
-        agreement=agreement([s for s, _, _ in achieved], [a for _, a, _ in achieved]) if known else None,
-        first=max(achieved)[1] if known else None,
-        best=max(achieved, key=lambda row: row[1])[2] if known else "",
+        share=trial.seconds / trial.budget_seconds,
+        figure=_inline(drawn, f"{ranking_figures.prediction_name(ranking)} against {ACHIEVED}"),
+        first=trial.shortlist[0],
+        regret=regret,
     )
 
 

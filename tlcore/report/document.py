@@ -15,6 +15,7 @@ from tlcore.values import (
     Adaptation,
     Adapted,
     Comparison,
+    Halving,
     Interval,
     Metrics,
     Parity,
@@ -48,6 +49,7 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "created": record.created,
         "chosen": {"candidate": record.chosen.candidate, "strategy": record.chosen.strategy},
         **ranking_document(record.ranking),
+        "trial": None if record.halving is None else _trial(record.halving),
         "metrics": _metrics(record.metrics),
         "baselines": {entry.baseline: _number(entry.accuracy) for entry in record.baselines},
         "comparisons": {entry.baseline: _comparison(entry) for entry in record.baselines},
@@ -70,6 +72,7 @@ def ranking_document(ranking: Ranking) -> dict[str, Any]:
             "scorers": list(ranking.scorers),
             "images": ranking.images,
             "prior": ranking.prior,
+            "achieved_measure": ranking.achieved_measure,
         },
     }
 
@@ -96,6 +99,30 @@ def _ranked(entry: Ranked) -> dict[str, Any]:
         "achieved": _number(entry.achieved),
         "notes": list(entry.notes),
         "skipped": entry.skipped,
+    }
+
+
+def _trial(trial: Halving) -> dict[str, Any]:
+    return {
+        "strategy": trial.strategy,
+        "shortlist": list(trial.shortlist),
+        "winner": trial.winner,
+        "reason": trial.reason,
+        "budget_seconds": _number(trial.budget_seconds),
+        "seconds": _number(trial.seconds),
+        "rungs": [
+            {
+                "candidate": rung.candidate,
+                "rung": rung.rung,
+                "epochs": rung.epochs,
+                "validation": _number(rung.validation),
+                "loss": _number(rung.loss),
+                "seconds": _number(rung.seconds),
+                "survived": rung.survived,
+                "failed": rung.failed,
+            }
+            for rung in trial.rungs
+        ],
     }
 
 

@@ -17,7 +17,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from tlcore.report.drawing import (
     ACCENT,
     INK,
-    MUTED,
     PAPER,
     SECOND,
     SOFT,
@@ -37,7 +36,6 @@ __all__ = [
     "adapters",
     "confusion_matrix",
     "scores",
-    "scores_against_achieved",
 ]
 
 MANY = 30
@@ -97,36 +95,6 @@ def scores(ranking: Ranking, scorer: str, chosen: str | None = None) -> Figure:
     axes.set_xlabel(f"{plain(scorer)} (higher is better)")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.margins(x=0.06)
-    return figure
-
-
-def scores_against_achieved(ranking: Ranking, scorer: str, chosen: str | None = None) -> Figure:
-    """Was the ranking right: score against test accuracy after fine-tuning; numbers are ranks."""
-    figure = new_figure(WIDTH, 250)
-    axes = figure.subplots()
-    axes_style(axes, grid="y")
-    for entry in ranking.entries:
-        if scorer not in entry.scores or entry.achieved is None:
-            continue
-        x, y = entry.scores[scorer], entry.achieved
-        colour = ACCENT if entry.rank == 1 else INK
-        inside = colour if entry.candidate == chosen else PAPER
-        axes.plot([x], [y], "o", markersize=7, color=colour, markerfacecolor=inside, markeredgewidth=1.4)
-        axes.annotate(
-            str(entry.rank),
-            (x, y),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=MUTED,
-            fontsize=TEXT,
-        )
-    axes.yaxis.set_major_formatter(_percent)
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.set_xlabel(f"{plain(scorer)} (measured before any training)")
-    axes.set_ylabel("test accuracy after fine-tuning, %")
-    axes.margins(0.1)
     return figure
 
 

@@ -79,7 +79,8 @@ def cost_front(ranking: Ranking, chosen: str | None = None) -> Figure | None:
     """What quality costs: the prediction against GMACs (or parameters), log scale, with the Pareto front.
 
     The front joins the candidates that no other one beats in both. Names are written where there is room, those
-    of the front, the shortlist and the chosen one first, led by a line if need be. None where no candidate has a cost and a prediction.
+    of the front, the shortlist and the chosen one first, led by a line if need be. None where no candidate has a
+    cost and a prediction.
     """
     cost, quality = cost_of(ranking), prediction(ranking)
     entries = [e for e in _ranked(ranking) if e.candidate in cost.values and e.candidate in quality]
