@@ -12,13 +12,14 @@ __all__ = ["open_registry", "open_store"]
 
 
 @functools.lru_cache(maxsize=8)
-def open_store(root: Path) -> Store:
-    """The store at `root`; made if it is missing.
+def open_store(place: str | Path) -> Store:
+    """The store at `place`, a folder or a URL; made if it is missing.
 
     Raises:
         UserError: it cannot be made or written.
+        RetryableError: a shared store does not answer.
     """
-    return Store.open(root)
+    return Store.open(place)
 
 
 @functools.lru_cache(maxsize=8)

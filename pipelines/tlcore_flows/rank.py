@@ -1,11 +1,14 @@
 """The first half of the chain: from images and model sources to a ranking.
 
-candidates -> constraints -> load -> check -> pixels -> features and score per candidate -> rank
+candidates -> constraints -> load -> check -> pixels -> features per candidate and shard -> merge -> score -> rank
+
+Features and scores of several candidates and shards do not wait for each other: `compute.runner` says where
+they are worked on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +16,15 @@ from typing import Any, Literal
 from prefect import flow
 
 from tlcore.config import RunConfig
-from tlcore.errors import PluginError, RetryableError, UserError
+from tlcore.errors import PluginError, TlcoreError, UserError
+from tlcore.features.shards import merge_groups, shard_bounds
 from tlcore.selection.constraints import constrain, none_left, over_latency, with_latencies
 from tlcore.selection.ranking import left_out
-from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles
+from tlcore.stages.base import StageJob
+from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles, PixelFiles
 from tlcore.store import Store
 from tlcore.values import Candidate, Json, Ranking, Ref
-from tlcore_flows import observe
+from tlcore_flows import observe, runners
 from tlcore_flows.opened import open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
@@ -40,6 +45,7 @@ class RankedModels:
 def rank_models(run: Wiring) -> RankedModels:
     """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run."""
     config = run.config
+    runners.check(config, run.store)
     kept, removed = _candidates(run)
     data, checked = _data(run)
     measured = _latencies(run, kept, removed)
@@ -47,19 +53,13 @@ def rank_models(run: Wiring) -> RankedModels:
     usable = {candidate.name: candidate for candidate in kept if candidate.name not in slow}
     pixels = decode(run, data, usable.values(), purpose="scoring")
     skipped = [left_out(candidate, reason) for candidate, reason in removed]
-    features: dict[str, Ref] = {}
-    scores: list[Ref] = []
-    for name, candidate in usable.items():
-        try:
-            features[name] = _features(run, candidate, data, pixels[name])
-            scores.append(_score(run, candidate, data, features[name]))
-        except (UserError, PluginError, RetryableError) as error:
-            features.pop(name, None)
-            skipped.append(left_out(candidate, error.what))
-            run.warnings.append(f"{name} took no part: {error.what}")
+    features, scores, failed = _scored(run, data, usable, pixels)
+    for name, reason in failed.items():
+        skipped.append(left_out(usable[name], reason))
+        run.warnings.append(f"{name} took no part: {reason}")
     ranked = run(
         "rank",
-        inputs={"scores": tuple(scores)},
+        inputs={"scores": tuple(scores.values())},
         options={
             "scorers": [choice.name for choice in config.selection.scorers],
             "images": max((run.store.read(ref, FeatureFiles).images for ref in features.values()), default=0),
@@ -163,20 +163,78 @@ def decode(
     return {name: refs[rule.decode_key()] for name, rule in rule_of.items()}
 
 
-def _features(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> Ref:
-    document: Json = candidate.recipe()
-    return run(
-        "features",
-        candidate.name,
-        inputs={"data": data, "pixels": pixels},
-        options={"candidate": document, "max_images": run.config.selection.max_images},
-        strategies={"source": source_of(candidate)},
-    )
+def _scored(
+    run: Wiring, data: Ref, usable: Mapping[str, Candidate], pixels: Mapping[str, Ref]
+) -> tuple[dict[str, Ref], dict[str, Ref], dict[str, str]]:
+    """Features and score by candidate, and the reason for each candidate that failed at either."""
+    features: dict[str, Ref] = {}
+    scores: dict[str, Ref] = {}
+    failed: dict[str, str] = {}
+    with runners.fleet(run.config, run.store) as run.fleet:
+        # Side by side all at once; otherwise one candidate is finished before the next begins.
+        for names in [list(usable)] if run.fleet is not None else [[name] for name in usable]:
+            parts = _each(run, {n: _shards(run, usable[n], data, pixels[n]) for n in names}, failed)
+            while any(len(refs) > 1 for refs in parts.values()):
+                parts = _each(run, {n: _merges(run, n, refs) for n, refs in parts.items()}, failed)
+            found = _each(
+                run, {n: [_score(run, usable[n], data, refs[0])] for n, refs in parts.items()}, failed
+            )
+            scores |= {name: refs[0] for name, refs in found.items()}
+            features |= {name: parts[name][0] for name in found}
+    return features, scores, failed
 
 
-def _score(run: Wiring, candidate: Candidate, data: Ref, features: Ref) -> Ref:
+def _each(
+    run: Wiring, jobs: Mapping[str, Sequence[StageJob | Ref]], failed: dict[str, str]
+) -> dict[str, list[Ref]]:
+    """Run each candidate's jobs; a candidate of which one fails joins `failed` and leaves. A Ref is done already."""
+    flat = [(name, job) for name, several in jobs.items() for job in several]
+    done = iter(run.each([job for _, job in flat if isinstance(job, StageJob)]))
+    found: dict[str, list[Ref]] = {name: [] for name in jobs}
+    for name, job in flat:
+        result = job if isinstance(job, Ref) else next(done)
+        if isinstance(result, TlcoreError):
+            failed.setdefault(name, result.what)
+            found.pop(name, None)
+        elif name in found:
+            found[name].append(result)
+    return found
+
+
+def _shards(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> list[StageJob]:
+    images = run.store.read(pixels, PixelFiles).images
+    count = len(shard_bounds(images, run.config.compute.shards)) if images else 1
+    options: dict[str, Json] = {
+        "candidate": candidate.recipe(),
+        "max_images": run.config.selection.max_images,
+    }
+    return [
+        run.job(
+            "features",
+            candidate.name if count == 1 else f"{candidate.name}-{index + 1}of{count}",
+            inputs={"data": data, "pixels": pixels},
+            # Without shards the address is what it always was.
+            options=options if count == 1 else {**options, "shard": [index, count]},
+            strategies={"source": source_of(candidate)},
+        )
+        for index in range(count)
+    ]
+
+
+def _merges(run: Wiring, name: str, refs: Sequence[Ref]) -> list[StageJob | Ref]:
+    if len(refs) == 1:
+        return list(refs)
+    return [
+        run.job(
+            "merge", f"{name}-{first + 1}to{last}of{len(refs)}", inputs={"parts": tuple(refs[first:last])}
+        )
+        for first, last in merge_groups(len(refs))
+    ]
+
+
+def _score(run: Wiring, candidate: Candidate, data: Ref, features: Ref) -> StageJob:
     selection = run.config.selection
-    return run(
+    return run.job(
         "score",
         candidate.name,
         inputs={"data": data, "features": features},

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
 from prefect.tasks import exponential_backoff
 
-from tlcore.errors import RetryableError
+from tlcore.errors import PluginError, RetryableError, TlcoreError, UserError
 from tlcore.stages.base import FROM_OUTSIDE, StageJob, StageResult, job_key, run_stage
 from tlcore.store import Store
 from tlcore_flows import observe
@@ -33,7 +33,9 @@ from tlcore_flows.opened import open_registry, open_store
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
 
-__all__ = ["RETRIES", "TIMEOUT_SECONDS", "results_folder", "stage"]
+    from tlcore_flows.runners import Fleet
+
+__all__ = ["RETRIES", "TIMEOUT_SECONDS", "results_folder", "stage", "stages"]
 
 RETRIES = 2
 """Attempts after the first, for RetryableError alone."""
@@ -68,8 +70,8 @@ def results_folder(root: Path) -> Path:
     retry_jitter_factor=0.3,
 )
 def _stage_task(job: StageJob, store: str) -> dict[str, Any]:
-    root = Path(store)
-    result = run_stage(open_store(root), open_registry(root), job, observe.progress(job))
+    opened = open_store(store)
+    result = run_stage(opened, open_registry(opened.root), job, observe.progress(job))
     return result.model_dump(mode="json")
 
 
@@ -92,7 +94,7 @@ def stage(job: StageJob, *, store: Path) -> StageResult:
     opened = open_store(store)
     started = time.monotonic()
     with observe.stage(job, opened) as report:
-        state = _configured(job, opened)(job, str(opened.root), return_state=True)
+        state = _configured(job, opened)(job, opened.place, return_state=True)
         if state.name == "TimedOut":
             raise RetryableError(
                 f"took longer than {_timeout(job):,.0f} s",
@@ -105,6 +107,54 @@ def stage(job: StageJob, *, store: Path) -> StageResult:
             result = StageResult(ref=result.ref, cached=True, seconds=round(time.monotonic() - started, 3))
         report(result)
     return result
+
+
+def stages(
+    jobs: Sequence[StageJob], *, store: Path, fleet: Fleet | None = None
+) -> Iterator[StageResult | TlcoreError]:
+    """Run independent stages, on the workers of the fleet where there is one: result or error of each, in order.
+
+    What the store has is answered here; only what must be computed travels. There is no limit of time for it
+    but that of the stage's own attempts: work in a thread cannot be stopped from outside.
+
+    Args:
+        jobs: what to do. One that fails by itself (UserError, PluginError, RetryableError) leaves its error.
+        store: the root of the run store.
+
+    Raises:
+        TlcoreError, Exception: any other error of a stage's body.
+    """
+    opened = open_store(store)
+    registry = open_registry(opened.root)
+    submitted = {}
+    for number, job in enumerate(jobs if fleet is not None else ()):
+        if job.stage not in FROM_OUTSIDE and opened.find(job.stage, job_key(job, registry)) is None:
+            assert fleet is not None
+            submitted[number] = fleet.submit(_travelling(job), {"job": job, "store": opened.place})
+    for number, job in enumerate(jobs):
+        try:
+            if number in submitted and fleet is not None:
+                with observe.stage(job, opened) as report:
+                    result = StageResult.model_validate(fleet.result(submitted[number]))
+                    opened.folder(result.ref)  # with a shared store: what was made elsewhere comes here
+                    report(result)
+                yield result
+            else:
+                yield stage(job, store=store)
+        except (UserError, PluginError, RetryableError) as error:
+            yield error
+
+
+def _travelling(job: StageJob) -> Any:
+    """The task for another process: nothing of it is persisted by Prefect, the store alone remembers it."""
+    return _stage_task.with_options(
+        name=job.stage,
+        task_run_name=job.label.replace("{", "{{").replace("}", "}}"),
+        tags=_tags(job),
+        retry_condition_fn=_retryable,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
 
 
 def _configured(job: StageJob, store: Store) -> Callable[..., Any]:

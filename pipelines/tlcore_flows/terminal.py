@@ -23,6 +23,7 @@ class Terminal:
         self.console = console
         self._live = live
         self._bar: Any = None
+        self._label = ""  # of the stage that the bar belongs to
         self._timer: threading.Timer | None = None
 
     @classmethod
@@ -49,11 +50,14 @@ class Terminal:
         self.console.print(escape(text), soft_wrap=True)
 
     def started(self, label: str) -> None:
+        self._label = label
         if self._live is not None:
             self._bar = self._live.add_task(escape(label), total=None, text="")
 
     def advanced(self, label: str, done: int, total: int, text: str) -> None:
         """`total` 0: the length is unknown; where nothing moves for a while, the text tells why."""
+        if label != self._label:
+            return  # one of several that go on side by side: the line tells of the one that is waited for
         if self._live is not None and self._bar is not None:
             self._live.update(self._bar, completed=done, total=total or None, text=escape(text))
             return
