@@ -230,9 +230,12 @@ def test_after_a_trial_the_figure_names_validation_accuracy_and_the_regret_at_eq
     entries = tuple(e.model_copy(update={"achieved": last.get(e.candidate)}) for e in record.ranking.entries)
     ranking = record.ranking.model_copy(update={"entries": entries, "achieved_measure": ACHIEVED})
     text = page(record.model_copy(update={"ranking": ranking})).text
-    assert "validation accuracy in the trial, %" in text
-    assert "fonts-mobilenetv3, the first by rank, was 0.8 points below fonts-resnet10t" in text
+    assert "validation accuracy in the trial, %" in text and "No regret: the first by rank" in text
     assert "Was the ranking right?" not in text and "nothing was chosen by it" not in text
+    first = record.halving.rungs[:3]  # no time for the second rung: the second by rank wins
+    trial = record.halving.model_copy(update={"rungs": first, "winner": "fonts-mobilenetv3"})
+    text = page(record.model_copy(update={"ranking": ranking, "halving": trial})).text
+    assert "fonts-resnet10t, the first by rank, was 1.3 points below fonts-mobilenetv3" in text
 
 
 def test_a_trial_that_failed_or_had_no_time_is_shown_as_such(record: RunRecord) -> None:
