@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tlcore.report import figures, ranking_figures
 from tlcore.report.curves import curves
 from tlcore.report.drawing import svg
+from tlcore.report.places import grouped_notes, level_with_best, shortlist_sentence
 from tlcore.selection.agreement import Agreement, agreement
 from tlcore.selection.halving import ACHIEVED, rank_regret
 from tlcore.values import Halving, Ranked, Ranking, Rung, RunRecord
@@ -29,6 +30,7 @@ class Row:
     place: str
     chosen: bool
     shortlisted: bool
+    level: bool
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,9 @@ class RankingView:
     rows: list[Row]
     skipped: list[Ranked]
     columns: set[str]
-    notes: list[tuple[str, str]]
+    notes: list[tuple[str, list[str]]]
+    shortlist: str
+    firm: bool
     prediction: str
     cost: Markup | None
     cost_name: str
@@ -61,12 +65,14 @@ def ranking_view(record: RunRecord) -> RankingView:
     """The ranked candidates, the skipped ones, the figures, and how scores agree with what was achieved."""
     ranking, chosen = record.ranking, record.chosen.candidate
     ranks = [entry.rank for entry in ranking.entries if entry.rank is not None]
+    level = level_with_best(ranking)
     rows = [
         Row(
             entry,
             f"{entry.rank}{'=' if ranks.count(entry.rank) > 1 else ''}",
             entry.candidate == chosen,
             entry.candidate in ranking.shortlist,
+            len(level) > 1 and entry.tied_with_best,
         )
         for entry in ranking.entries
         if entry.rank is not None
@@ -84,7 +90,9 @@ def ranking_view(record: RunRecord) -> RankingView:
         rows=rows,
         skipped=[entry for entry in ranking.entries if entry.rank is None],
         columns=columns,
-        notes=[(row.entry.candidate, note) for row in rows for note in row.entry.notes],
+        notes=grouped_notes([row.entry for row in rows]),
+        shortlist=shortlist_sentence(ranking),
+        firm=any(row.entry.rank_interval is not None for row in rows),
         prediction=name,
         cost=_inline(
             ranking_figures.cost_front(ranking, chosen), f"{name} of each candidate against {cost.name}"
