@@ -27,7 +27,7 @@ from PIL import (
 from tlcore.errors import UserError
 
 __all__ = [
-    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "inspect", "open_rgb", "opened", "rgb", "upright",
+    "IMAGE_SUFFIXES", "MAX_PIXELS", "BadImage", "ImageFacts", "inspect", "open_rgb", "opened", "rgb",
 ]  # fmt: skip
 
 FORMATS = tuple(
@@ -89,7 +89,7 @@ def open_rgb(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     with opened(path, max_pixels) as image:
         image.load()
-        return rgb(upright(image))
+        return rgb(_upright(image))
 
 
 def inspect(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -168,8 +168,7 @@ def _is_short(path: str | Path) -> bool:
     return head[:4] == b"RIFF" and Path(path).stat().st_size < length
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The loaded image with its EXIF orientation applied."""
+def _upright(image: Image.Image) -> Image.Image:
     try:
         ImageOps.exif_transpose(image, in_place=True)
     except Exception:  # noqa: BLE001 - a damaged EXIF block says nothing about the orientation; the pixels are fine
