@@ -12,7 +12,7 @@ __all__ = ["calm_blas"]
 
 SMALL = 1024
 """Up to this many images or features, whichever is fewer, linear algebra runs on one thread."""
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = threading.RLock()  # a scorer that asks for calm itself is inside already
 
 
 @contextmanager
@@ -28,5 +28,7 @@ def calm_blas(size: int) -> Iterator[None]:
     if size > SMALL:
         yield
         return
+    import scipy.linalg  # noqa: F401 - brings a BLAS of its own, and a limit holds only for what is loaded
+
     with _ONE_AT_A_TIME, threadpool_limits(limits=1, user_api="blas"):
         yield
