@@ -109,10 +109,7 @@ class Moments:
             return other
         ours, theirs = self._arrays(), other.rebased(self.shift)._arrays()
         if ours.keys() != theirs.keys() or any(ours[name].shape != theirs[name].shape for name in ours):
-            raise UserError(
-                "one of the moments has statistics of source classes that the other lacks",
-                hint="make all shards with the same network, all with or all without source probabilities",
-            )
+            raise _other_source_classes()
         return Moments(
             **{
                 name: ours[name] if name == "shift" else np.asarray(ours[name] + theirs[name])
@@ -134,25 +131,33 @@ class Moments:
         step = self.shift - point
         if not step.any():
             return self
-        # s d^T + d s^T + n d d^T = (s + n d / 2) d^T + its transpose: one outer product, exactly symmetric
-        gram = np.outer(self.shifted_sum + self.n / 2 * step, step)
-        gram += gram.T
-        gram += self.shifted_gram
         counts = self.class_counts[:, None]
         return Moments(
             shift=point,
             shifted_sum=self.shifted_sum + self.n * step,
-            shifted_gram=gram,
+            shifted_gram=self._gram(step),
             class_counts=self.class_counts,
             shifted_class_sums=self.shifted_class_sums + counts * step,
-            shifted_class_squares=self.shifted_class_squares
-            + 2 * step * self.shifted_class_sums
-            + counts * step**2,
+            shifted_class_squares=self._class_squares(step),
             shifted_cubic=self._cubic(step),
             shifted_quartic=self._quartic(step),
             source_counts=self.source_counts,
             source_mass=self.source_mass,
         )
+
+    def _gram(self, step: Float) -> Float:
+        """[D, D], sum of (f - c + d)(f - c + d)^T."""
+        # s d^T + d s^T + n d d^T = (s + n d / 2) d^T + its transpose: one outer product, exactly symmetric
+        half = np.outer(self.shifted_sum + self.n / 2 * step, step)
+        gram: Float = half + half.T
+        gram += self.shifted_gram
+        return gram
+
+    def _class_squares(self, step: Float) -> Float:
+        """[K, D], sum of (f - c + d)^2 per class, feature by feature."""
+        found: Float = self.shifted_class_squares + 2 * step * self.shifted_class_sums
+        found += self.class_counts[:, None] * step**2
+        return found
 
     def _cubic(self, step: Float) -> Float:
         """[D], sum of |f - c + d|^2 (f - c + d); see the module's docstring."""
@@ -203,7 +208,7 @@ class Moments:
     @property
     def gram(self) -> Float:
         """[D, D], F^T F about the origin. Prefer `centred_gram`, which keeps the digits."""
-        return self.rebased(np.zeros(self.dim)).shifted_gram
+        return self._gram(self.shift)
 
     @property
     def centred_gram(self) -> Float:
@@ -225,7 +230,7 @@ class Moments:
     @property
     def class_squares(self) -> Float:
         """[K, D], sum of f^2 per class, feature by feature."""
-        return self.rebased(np.zeros(self.dim)).shifted_class_squares
+        return self._class_squares(self.shift)
 
     @property
     def centred_squares(self) -> Float:
@@ -311,7 +316,7 @@ class MomentsBuilder:
             raise UserError(f"moments need at least one class, not {classes}")
         self._classes = classes
         self._shift = None if shift is None else np.array(shift, dtype=np.float64)
-        self._sum: Moments | None = None
+        self._sums: dict[str, NDArray[Any]] = {}
         self._rows = 0
 
     def add(
@@ -335,9 +340,9 @@ class MomentsBuilder:
         Raises:
             UserError: no row was added.
         """
-        if self._sum is None:
+        if not self._sums:
             raise UserError("moments of no images: there is no labelled row to count")
-        return self._sum
+        return Moments(**{name: array.copy() for name, array in self._sums.items()})
 
     def _add(self, rows: NDArray[Any], codes: NDArray[np.int64], mass: NDArray[np.floating] | None) -> None:
         if self._shift is None:
@@ -349,26 +354,39 @@ class MomentsBuilder:
         rows, codes = rows[order].astype(np.float64), codes[order]
         rows -= self._shift
         counts = np.bincount(codes, minlength=self._classes).astype(np.int64)
-        joint: dict[str, Any] = {}
+        squares = rows**2
+        lengths = squares.sum(axis=1)
+        batch: dict[str, NDArray[Any]] = {
+            "shift": self._shift,
+            "shifted_sum": rows.sum(axis=0),
+            "shifted_gram": rows.T @ rows,
+            "class_counts": counts,
+            "shifted_class_sums": _sums_by_class(rows, counts),
+            "shifted_class_squares": _sums_by_class(squares, counts),
+            "shifted_cubic": lengths @ rows,
+            "shifted_quartic": np.array(lengths @ lengths),
+        }
         if mass is not None:
             exact: Float = mass[order].astype(np.float64)
             hard = np.zeros((self._classes, exact.shape[1]), dtype=np.int64)
             np.add.at(hard, (codes, exact.argmax(axis=1)), 1)
-            joint = {"source_counts": hard, "source_mass": _sums_by_class(exact, counts)}
-        squares = rows**2
-        lengths = squares.sum(axis=1)
-        batch = Moments(
-            shift=self._shift,
-            shifted_sum=rows.sum(axis=0),
-            shifted_gram=rows.T @ rows,
-            class_counts=counts,
-            shifted_class_sums=_sums_by_class(rows, counts),
-            shifted_class_squares=_sums_by_class(squares, counts),
-            shifted_cubic=lengths @ rows,
-            shifted_quartic=np.array(lengths @ lengths),
-            **joint,
-        )
-        self._sum = batch if self._sum is None else self._sum + batch
+            batch |= {"source_counts": hard, "source_mass": _sums_by_class(exact, counts)}
+        if not self._sums:
+            self._sums = batch
+            return
+        if {name: array.shape for name, array in batch.items()} != {
+            name: array.shape for name, array in self._sums.items()
+        }:
+            raise _other_source_classes()
+        for name in batch.keys() - {"shift"}:
+            self._sums[name] += batch[name]
+
+
+def _other_source_classes() -> UserError:
+    return UserError(
+        "one of the moments has statistics of source classes that the other lacks",
+        hint="make all shards with the same network, all with or all without source probabilities",
+    )
 
 
 def _sums_by_class(rows: Float, counts: NDArray[np.int64]) -> Float:

@@ -22,21 +22,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import UserError
+from tlcore.selection.evidence_curve import RESIDUAL_FLOOR, Curve, SpectralCurve, TridiagonalCurve
 
 __all__ = ["LogEvidence", "log_evidence"]
 
 Float = NDArray[np.float64]
-GRID = 96
-"""Points of the shared grid in log t."""
 RANK_CUT = 1e-12
 """Eigenvalues below this share of the largest one are rounding, not features."""
-RESIDUAL_FLOOR = 1e-12
-"""Smallest S(t), as a share of |y|^2: keeps the evidence finite where features explain the labels wholly."""
+TRIDIAGONAL = 256
+"""From this many features on it pays to do without eigenvectors, for at most half as many targets."""
 
 
 @dataclass(frozen=True)
@@ -79,141 +79,96 @@ def log_evidence(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvi
         raise UserError(f"the evidence needs at least 2 degrees of freedom, not {rows}")
     if not (squares > 0).all():
         raise UserError("a target is constant: there is nothing that features could explain")
-    sigma, explained = _spectrum(gram, cross, squares, rows)
+    from tlcore.selection.blas import calm_blas
+
+    size = gram.shape[0]
+    found = None
+    # Decompositions have too little to do for a second BLAS thread, which then burns its time waiting: at 2048
+    # features on two cores eigenvectors took 7.9 s of CPU time with two threads and 1.7 s with one.
+    with calm_blas(0):
+        if TRIDIAGONAL <= size < rows and 2 * squares.size <= size:
+            found = _without_eigenvectors(gram, cross, squares, rows)
+        return found or _with_eigenvectors(gram, cross, squares, rows)
+
+
+def _with_eigenvectors(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvidence:
+    sigma, along = _spectrum(gram, cross, rows)
     scale = float(sigma[-1])
-    curve = _Curve(sigma / scale, explained, rows)
+    curve = SpectralCurve(sigma / scale, along**2 / (sigma[:, None] * squares), rows)
+    return _evidence(curve, scale, squares, *curve.maximum())
+
+
+def _without_eigenvectors(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvidence | None:
+    """The same from a tridiagonal form, or None where that has too few digits."""
+    from scipy.linalg import eigvalsh_tridiagonal
+    from scipy.linalg.lapack import dormqr, dsytrd, dsytrd_lwork
+
+    # G is symmetric, so its transpose is G in the column order that LAPACK takes without a copy of its own.
+    work = int(dsytrd_lwork(gram.shape[0], lower=1)[0])
+    packed, diagonal, beside, tau, failed = dsytrd(gram.T, lower=1, lwork=work)
+    if failed:
+        return None
+    sigma = np.asarray(eigvalsh_tridiagonal(diagonal, beside, lapack_driver="sterf"), dtype=np.float64)
+    scale = float(sigma[-1])
+    if not scale > 0:
+        _no_variance()
+    if sigma[0] < -RANK_CUT * scale:
+        return None
+    # Q is a product of reflections of all rows but the first: those of a QR factorisation, one row down.
+    turned = np.array(cross / np.sqrt(scale * squares), order="F")
+    turned[1:] = dormqr("L", "T", packed[1:, :-1], tau, turned[1:], lwork=64 * turned.shape[1])[0]
+    curve = TridiagonalCurve(
+        sigma[sigma > RANK_CUT * scale] / scale, diagonal / scale, beside / scale, turned, rows
+    )
     best, place = curve.maximum()
+    if not curve.reliable(place):
+        return None
+    return _evidence(curve, scale, squares, best, place)
+
+
+def _evidence(curve: Curve, scale: float, squares: Float, best: Float, place: Float) -> LogEvidence:
     at_infinity = best <= 1e-9  # the grid's upper end stands for infinity to within this
-    share = np.where(at_infinity, 1.0, curve.residual(place))
-    null = -0.5 * np.log(2 * math.pi * math.e * squares / rows)
+    left = curve.residual_at(np.exp(place), np.arange(place.size))[0]
+    null = -0.5 * np.log(2 * math.pi * math.e * squares / curve.rows)
     return LogEvidence(
         per_row=null + np.maximum(best, 0.0),
         ratio=np.where(at_infinity, math.inf, np.exp(place) * scale),
-        rank=int(sigma.size),
+        rank=int(curve.sigma.size),
         no_signal=at_infinity,
-        interpolates=share <= 2 * RESIDUAL_FLOOR,
+        interpolates=np.where(at_infinity, 1.0, left) <= 2 * RESIDUAL_FLOOR,
     )
 
 
-def _spectrum(gram: Float, cross: Float, squares: Float, rows: int) -> tuple[Float, Float]:
-    """Kept eigenvalues [r], ascending, and the share of |y|^2 along each of them, [r, K]."""
-    sigma, vectors = _eigenbasis(gram, rows)
-    if not (sigma.size and sigma[-1] > 0):
-        raise UserError("the features carry no variance: every image looks the same to this network")
-    kept = sigma > RANK_CUT * sigma[-1]
-    sigma, vectors = sigma[kept], vectors[:, kept]
-    return sigma, (vectors.T @ cross) ** 2 / (sigma[:, None] * squares)
+def _spectrum(gram: Float, cross: Float, rows: int) -> tuple[Float, Float]:
+    """Eigenvalues that are features, [r], ascending, and the targets along their vectors, V^T F^T Y, [r, K].
 
-
-def _eigenbasis(gram: Float, rows: int) -> tuple[Float, Float]:
-    """The largest eigenvalues, ascending, and their vectors [D, r]: no more than N of them can be real,
-    however many rounding lifts above zero."""
+    No more than N eigenvalues can be real, however many rounding lifts above zero.
+    """
     if gram.shape[0] <= 2 * rows:
         sigma, vectors = np.linalg.eigh(gram)
-        return sigma[-rows:], vectors[:, -rows:]
+        kept = _features(sigma, rows)
+        return sigma[kept], vectors[:, kept].T @ cross
     # Far fewer rows than features: G = P L L^T P^T with L [D, r] by a pivoted Cholesky factorisation that
-    # stops at the rank (D r^2 operations, not D^3), and L's singular vectors are G's eigenvectors.
+    # stops at the rank (D r^2 operations, not D^3). L^T L [r, r] = W diag(sigma) W^T has G's eigenvalues, and
+    # P L W / sqrt(sigma) are its eigenvectors.
     from scipy.linalg.lapack import dpstrf
 
-    packed, pivots, rank, _ = dpstrf(gram, lower=1)
+    packed, pivots, rank, _ = dpstrf(gram.T, lower=1)
     rank = min(int(rank), rows)
-    factor = np.empty((gram.shape[0], rank))
-    factor[pivots - 1] = np.tril(packed[:, :rank])
-    vectors, singular, _ = np.linalg.svd(factor, full_matrices=False)
-    return singular[::-1] ** 2, vectors[:, ::-1]
+    factor = np.tril(packed[:, :rank])
+    sigma, vectors = np.linalg.eigh(factor.T @ factor)
+    kept = _features(sigma, rows)
+    sigma, vectors = sigma[kept], vectors[:, kept]
+    return sigma, (vectors.T @ (factor.T @ cross[pivots - 1])) / np.sqrt(sigma)[:, None]
 
 
-class _Curve:
-    """g(u) = (L(e^u) - L(inf)) / N for all targets, with sigma_max = 1 and |y|^2 = 1."""
+def _features(sigma: Float, rows: int) -> slice:
+    """Which of the ascending eigenvalues are features and not rounding."""
+    if not (sigma.size and sigma[-1] > 0):
+        _no_variance()
+    beyond = int(np.searchsorted(sigma, RANK_CUT * sigma[-1], side="right"))
+    return slice(max(beyond, sigma.size - rows), None)
 
-    def __init__(self, sigma: Float, explained: Float, rows: int) -> None:
-        self.sigma, self.explained, self.rows = sigma, explained, rows
-        # With as many eigenvalues as rows nothing can be left over; do not let rounding say otherwise.
-        rest = np.maximum(1.0 - explained.sum(axis=0), 0.0)
-        self.rest = np.zeros_like(rest) if sigma.size >= rows else rest
 
-    def grid(self) -> Float:
-        """Places u = log t. Beyond the upper end g differs from its limit 0 by less than 1e-9; below the
-        lower end every factor t / (sigma + t) is under the floor of S."""
-        return np.linspace(math.log(0.1 * RESIDUAL_FLOOR * self.sigma[0]), math.log(1e9), GRID)
-
-    def on_grid(self, grid: Float) -> tuple[Float, Float]:
-        """g and its derivative on a grid [m] shared by all targets: two matrix products, [m, K] each."""
-        t = np.exp(grid)[:, None]
-        kept = t / (self.sigma + t)
-        shrunk = self.sigma / (self.sigma + t)
-        left = self.rest + kept @ self.explained
-        fall = (kept * shrunk) @ self.explained
-        fall[left <= RESIDUAL_FLOOR] = 0.0
-        left = np.maximum(left, RESIDUAL_FLOOR)
-        penalty = np.log1p(self.sigma / t).sum(axis=1) / (2 * self.rows)
-        gain = shrunk.sum(axis=1) / (2 * self.rows)
-        return -0.5 * np.log(left) - penalty[:, None], gain[:, None] - 0.5 * fall / left
-
-    def at(self, place: Float, target: NDArray[np.intp]) -> tuple[Float, Float, Float]:
-        """g and its first two derivatives at one place [p] each for the targets with index `target` [p]."""
-        t = np.exp(place)
-        sigma = self.sigma[:, None]
-        kept = t / (sigma + t)  # not 1 - shrunk, which loses all digits where t << sigma
-        shrunk = sigma / (sigma + t)
-        product = kept * shrunk
-        energy = self.explained[:, target]
-        left = self.rest[target] + np.einsum("rp,rp->p", energy, kept)
-        fall = np.einsum("rp,rp->p", energy, product)
-        bend = np.einsum("rp,rp->p", energy, product * (shrunk - kept))
-        clamped = left <= RESIDUAL_FLOOR
-        fall[clamped] = bend[clamped] = 0.0
-        left = np.maximum(left, RESIDUAL_FLOOR)
-        slope = fall / left
-        value = -0.5 * np.log(left) - np.log1p(sigma / t).sum(axis=0) / (2 * self.rows)
-        first = -0.5 * slope + shrunk.sum(axis=0) / (2 * self.rows)
-        second = -0.5 * (bend / left - slope**2) - product.sum(axis=0) / (2 * self.rows)
-        return value, first, second
-
-    def residual(self, place: Float) -> Float:
-        """S / |y|^2 at one place per target."""
-        t = np.exp(place)
-        share: Float = self.rest + (self.explained * (t / (self.sigma[:, None] + t))).sum(axis=0)
-        return share
-
-    def maximum(self) -> tuple[Float, Float]:
-        """The largest g per target, and where: over the grid and over every peak between its points."""
-        grid = self.grid()
-        values, slopes = self.on_grid(grid)
-        target = np.arange(values.shape[1])
-        top = values.argmax(axis=0)
-        best, place = values[top, target], grid[top]
-        # A peak lies wherever the derivative turns from rising to falling.
-        cell, peak = np.nonzero((slopes[:-1] > 0) & (slopes[1:] <= 0))
-        if cell.size:
-            found = self._climb(grid[cell], grid[cell + 1], peak)
-            reached = self.at(found, peak)[0]
-            for value, where, owner in zip(reached, found, peak, strict=True):
-                if value > best[owner]:
-                    best[owner], place[owner] = value, where
-        return best, place
-
-    def _climb(self, low: Float, high: Float, target: NDArray[np.intp]) -> Float:
-        """The peak in each bracket [low, high], by Newton steps, halving where they fail or are slow.
-
-        Ends within 1e-7 in log t, where g is flat: the value is then exact to rounding.
-        """
-        place = (low + high) / 2
-        open_ = np.arange(place.size)
-        for round_ in range(48):
-            _, first, second = self.at(place[open_], target[open_])
-            rising = first > 0
-            low[open_[rising]] = place[open_[rising]]
-            high[open_[~rising]] = place[open_[~rising]]
-            middle = (low[open_] + high[open_]) / 2
-            with np.errstate(divide="ignore", invalid="ignore"):
-                newton = place[open_] - first / second
-            inside = (second < 0) & (newton >= low[open_]) & (newton <= high[open_])
-            # The floor of S makes a kink, which Newton steps cannot find: halve from round 12 on.
-            step = np.where(inside & (round_ < 12), newton, middle)
-            near = (np.abs(step - place[open_]) < 1e-7) | (high[open_] - low[open_] < 1e-7)
-            place[open_] = step
-            open_ = open_[~near]
-            if not open_.size:
-                break
-        return place
+def _no_variance() -> NoReturn:
+    raise UserError("the features carry no variance: every image looks the same to this network")
