@@ -27,6 +27,7 @@ STAGES: dict[str, str] = {
     "latency": "tlcore.stages.latency:latency",
     "decode": "tlcore.stages.data:decode_images",
     "features": "tlcore.stages.models:features",
+    "merge": "tlcore.stages.shards:merge",
     "score": "tlcore.stages.models:score",
     "rank": "tlcore.stages.models:rank_candidates",
     "train": "tlcore.stages.train:train",

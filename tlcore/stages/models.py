@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -65,9 +66,13 @@ def candidates(
 
 
 def features(context: StageContext) -> FeatureFiles:
-    """Features of the labelled training images by one candidate. Options: candidate, max_images."""
+    """Features of the labelled training images by one candidate. Options: candidate, max_images, shard.
+
+    With the option shard, [number, shards]: of one shard of these images, and beside them the moments of its folds.
+    """
     from tlcore.features.extract import extract
     from tlcore.features.files import save_features
+    from tlcore.stages.shards import save_folds, shard_of
 
     candidate = Candidate.model_validate(context.option("candidate"))
     preprocess = preprocess_of(candidate)
@@ -75,11 +80,12 @@ def features(context: StageContext) -> FeatureFiles:
     rows = scoring_rows(dataset, context.option("max_images"), context.job.seed)
     complete = len(rows) == len(rows_of(dataset, "train", labelled=True))
     pixels, places = pixels_of_rows(context, preprocess, rows)
+    part = shard_of(context, len(rows))
     started = time.monotonic()
     try:
         network = cast(ModelSource, context.build("source")).build(candidate)
         extracted = extract(
-            network, pixels, preprocess, rows=places, head=True, name=candidate.name, device=context.job.device,
+            network, pixels, preprocess, rows=places[part], head=True, name=candidate.name, device=context.job.device,
             on_progress=lambda done, total: context.progress(done, total, "features"),
         )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
@@ -87,33 +93,41 @@ def features(context: StageContext) -> FeatureFiles:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PluginError(f"the network failed on its input: {reason}", where=candidate.name) from error
     seconds = max(time.monotonic() - started, 1e-9)
-    save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(rows).to_list())
+    own = rows[part]
+    save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(own).to_list())
+    if len(own) < len(rows):
+        labels = np.asarray(dataset.labels(), dtype=np.int64)[rows]
+        save_folds(context.work.folder, extracted, labels, part, len(dataset.classes))
     return FeatureFiles(
-        images=len(rows), dim=extracted.features.shape[1], complete=complete,
-        images_per_second=round(len(rows) / seconds, 2), source_head=extracted.probabilities is not None,
+        images=len(own), dim=extracted.features.shape[1], complete=complete,
+        images_per_second=round(len(own) / seconds, 2), source_head=extracted.probabilities is not None,
     )  # fmt: skip
 
 
 def score(context: StageContext) -> Ranked:
     """All scores of one candidate. Options: candidate, replicates. Strategies: any role is a scorer."""
-    from tlcore.features.files import load_features
     from tlcore.features.folds import fold_moments
     from tlcore.features.moments import Moments
     from tlcore.selection.ranking import score_candidate
+    from tlcore.stages.shards import joined, stored_folds, stored_parts
 
     candidate = Candidate.model_validate(context.option("candidate"))
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
-    stored = load_features(context.folder("features"))
+    parts = stored_parts(context, "features")
     label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
-    labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
+    labels = np.array([label_of[name] for part in parts for name in part.sample_ids], dtype=np.int64)
     context.progress(0, 0, "scoring")
     scorers = [cast(Scorer, context.build(role)) for role in context.job.strategies]
-    images = (stored.features, labels, len(dataset.classes), stored.probabilities)
-    # One pass over the features: the folds, where a scorer wants them, add up to the whole.
-    folds = fold_moments(*images) if any("folds" in scorer.card.traits for scorer in scorers) else ()
+    stored = functools.cache(lambda: joined(parts))
+    folds = stored_folds(context, "features")  # shards brought theirs
+    if not folds:
+        images = (stored().features, labels, len(dataset.classes), stored().probabilities)
+        # One pass over the features: the folds, where a scorer wants them, add up to the whole.
+        wanted = any("folds" in scorer.card.traits for scorer in scorers)
+        folds = fold_moments(*images) if wanted else (Moments.of(*images),)
     evidence = Evidence(
-        moments=Moments.merge(folds) if folds else Moments.of(*images), labels=labels, folds=folds,
-        features=lambda: stored.features, source_probabilities=lambda: stored.probabilities, seed=context.job.seed,
+        moments=Moments.merge(folds), labels=labels, folds=folds if len(folds) > 1 else (), seed=context.job.seed,
+        features=lambda: stored().features, source_probabilities=lambda: stored().probabilities,
     )  # fmt: skip
     return score_candidate(
         scorers, evidence, candidate, replicates=context.option("replicates"),

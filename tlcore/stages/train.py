@@ -186,9 +186,9 @@ def _known_features(
     """Cached features of the training images, if they are of these weights and this layer."""
     if not context.refs("features") or not context.option("pretrained"):
         return None
-    from tlcore.features.files import load_features
+    from tlcore.stages.shards import joined, stored_parts
 
-    stored = load_features(context.folder("features"))
+    stored = joined(stored_parts(context, "features"))
     names = dataset.table["sample_id"].gather(rows).to_list()
     if stored.features.shape[1] != network.feature_dim or not set(names) <= set(stored.sample_ids):
         return None

@@ -66,13 +66,15 @@ class DecodedImages(Value):
 
 
 class FeatureFiles(Value):
-    """Features of (a stratified sample of) the labelled training images: see tlcore.features.files."""
+    """Features of (a stratified sample of) the labelled training images, or of a shard of them: see
+    tlcore.features.files. Of merged shards: the moments of all, and where the features are."""
 
     images: int
     dim: int
     complete: bool = Field(description="all labelled training images, not a sample")
     images_per_second: float
     source_head: bool
+    shards: tuple[Ref, ...] = Field((), description="in the images' order; none: the features lie here")
 
 
 class Trained(Value):
