@@ -74,7 +74,9 @@ def measure_size(network: nn.Module, height: int, width: int) -> Size:
     behind a convolution is folded into it when the file is written, and of its four vectors one stays.
     """
     params = sum(parameter.numel() for parameter in network.parameters())
-    network.requires_grad_(False)  # the counter follows gradients, and stumbles over a parameter that is an input
+    network.requires_grad_(
+        False
+    )  # the counter follows gradients, and stumbles over a parameter that is an input
     flops, operators = FlopCounterMode(display=False), _Operators()
     image = torch.empty(1, 3, height, width, device="meta")
     try:
@@ -90,11 +92,11 @@ def measure_size(network: nn.Module, height: int, width: int) -> Size:
     return Size(params, flops.get_total_flops() / 2e9, 4 * numbers + around)
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Counts the operators that a network calls."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
