@@ -103,17 +103,24 @@ def data_report(report: DataReport) -> str:
 def _ranking(job: StageJob, ref: Ref, store: Store) -> None:
     from prefect.artifacts import create_image_artifact, create_table_artifact
 
-    from tlcore.report import figures
+    from tlcore.report import figures, ranking_figures
     from tlcore.report.drawing import data_uri
 
     ranking = store.read(ref, Ranking)
     create_table_artifact(ranking_rows(ranking), key="ranking", description=_cell(ranking_words(ranking)))
-    for scorer in ranking.scorers:
-        if any(scorer in entry.scores for entry in ranking.entries):
-            figure = figures.scores(ranking, scorer)
-            create_image_artifact(
-                data_uri(figure), key=key("ranking", scorer), description=f"{scorer} per candidate"
-            )
+    drawn = {
+        "cost": (ranking_figures.cost_front(ranking), "quality against cost, with the Pareto front"),
+        "intervals": (
+            ranking_figures.intervals(ranking),
+            "rank of each candidate, with its interval over images",
+        ),
+    }
+    if len(ranking.scorers) == 1 and any(entry.scores for entry in ranking.entries):
+        only = ranking.scorers[0]
+        drawn[only] = (figures.scores(ranking, only), f"{only} per candidate")
+    for name, (figure, description) in drawn.items():
+        if figure is not None:
+            create_image_artifact(data_uri(figure), key=key("ranking", name), description=description)
 
 
 def ranking_rows(ranking: Ranking) -> list[dict[str, object]]:
@@ -206,6 +213,20 @@ def _card(job: StageJob, ref: Ref, store: Store) -> None:
         key="run-card",
         description=f"run {record.run_id}",
     )
+    _achieved(record)
+
+
+def _achieved(record: RunRecord) -> None:
+    """After a trial or a verified ranking: what was foretold against what was achieved."""
+    from prefect.artifacts import create_image_artifact
+
+    from tlcore.report.drawing import data_uri
+    from tlcore.report.ranking_figures import achieved_figure
+
+    figure = achieved_figure(record)
+    if figure is not None:
+        text = f"foretold against {record.ranking.achieved_measure or 'achieved accuracy'}"
+        create_image_artifact(data_uri(figure), key="ranking-achieved", description=_cell(text))
 
 
 def _cell(text: str) -> str:

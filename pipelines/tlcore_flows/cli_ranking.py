@@ -132,6 +132,8 @@ def _legend(ranking: Ranking) -> str:
         parts.append(f"{TIED} cannot be told from the best.")
     if ranking.prior:
         parts.append(f"Prior: rank by {ranking.prior}, a baseline with no part in the rank.")
+    if ranking.achieved_measure:
+        parts.append(f"Fine-tuned: {ranking.achieved_measure}.")
     return " ".join(parts)
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tlcore.config import RunConfig, parse_config
+from tlcore.errors import UserError
 from tlcore.registry import Registry
 from tlcore.values import Ranking, RunRecord
 from tlcore_flows import cli_flags, strategies
@@ -68,24 +69,34 @@ Debug = Annotated[
         "--debug", help="Show tracebacks, and all of Prefect's log.", rich_help_panel=cli_flags.GENERAL
     ),
 ]
+_Figures = Annotated[
+    Path | None,
+    typer.Option(
+        "--figures",
+        metavar="FOLDER",
+        help="Write the figures there as PNG: cost.png (quality against cost), intervals.png (places)",
+        rich_help_panel=cli_flags.GENERAL,
+        show_default=False,
+    ),
+]
 _FRAME: dict[str, tuple[Any, Any]] = {
     "file": (_RunFile, None),
     "allow_download": (_AllowDownload, False),
     "settings": (_Settings, None),
     "store": (StorePlace, None),
+    "figures": (_Figures, None),
     "as_json": (AsJson, False),
     "verbose": (Verbose, False),
     "debug": (Debug, False),
 }
-"""Parameters that are no option of RunConfig, with their defaults."""
+"""Parameters that are no option of RunConfig, with their defaults; figures: of `rank` alone, a run has its card."""
 
 
 def _command(work: Callable[[Mapping[str, Any]], None], *, rank: bool, help: str) -> typer.Typer:
     """An app of one command whose parameters are the flags of RunConfig and those of the frame."""
     flags = cli_flags.parameters(rank=rank)
-    annotations = {name: kind for name, (kind, _) in _FRAME.items() if name == "file"}
-    annotations |= flags
-    annotations |= {name: kind for name, (kind, _) in _FRAME.items() if name != "file"}
+    frame = {name: kind for name, (kind, _) in _FRAME.items() if rank or name != "figures"}
+    annotations = {"file": frame.pop("file"), **flags, **frame}
 
     def command(**given: Any) -> None:
         work(given)
@@ -170,11 +181,21 @@ def _run(given: Mapping[str, Any]) -> None:
 
 def _rank(given: Mapping[str, Any]) -> None:
     config, root = _prepare(given)
+    folder: Path | None = given["figures"].expanduser() if given["figures"] is not None else None
+    if folder is not None:
+        with _writing_figures(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     with flows(root, verbose=given["verbose"], debug=given["debug"]):
         from tlcore_flows.rank import rank
 
         document = rank(config)
     ranking = Ranking.model_validate(document)
+    written: tuple[Path, ...] = ()
+    if folder is not None:
+        from tlcore.report.ranking_figures import write_figures
+
+        with _writing_figures(folder):
+            written = write_figures(ranking, folder)
     if given["as_json"]:
         from tlcore.report.document import ranking_document
 
@@ -183,6 +204,21 @@ def _rank(given: Mapping[str, Any]) -> None:
         from tlcore_flows import cli_tables
 
         cli_tables.print_ranking(ranking)
+        for path in written:
+            typer.echo(f"figure  {path}")
+
+
+@contextlib.contextmanager
+def _writing_figures(folder: Path | None) -> Iterator[None]:
+    """In here a folder that cannot be made or written is the caller's mistake."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"the figures cannot be written: {error.strerror or error}",
+            where=f"--figures {folder}",
+            hint="name a folder that you may write",
+        ) from None
 
 
 apps: dict[str, typer.Typer] = {

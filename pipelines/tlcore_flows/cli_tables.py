@@ -11,7 +11,7 @@ from tlcore_flows.cli_console import console, percent, table
 from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
-    from tlcore.values import Adaptation, Comparison, Metrics, Parity, Ranking, RunRecord
+    from tlcore.values import Adaptation, Comparison, Halving, Metrics, Parity, Ranking, RunRecord
 
 __all__ = ["console", "percent", "print_ranking", "print_run", "table"]
 
@@ -25,6 +25,8 @@ def print_run(record: RunRecord) -> None:
     out = console()
     out.print()
     print_ranked(out, record.ranking)
+    if record.halving is not None:
+        _print_trial(out, record.halving)
     _print_result(out, record)
     if record.adaptation is not None:
         _print_adaptation(out, record.adaptation)
@@ -36,6 +38,36 @@ def print_run(record: RunRecord) -> None:
     out.print(Text(f"model  {record.onnx}"), soft_wrap=True)
     out.print(Text(f"card   {record.card}"), soft_wrap=True)
     out.print(Text(f"run    {record.run_id}; {_time(record)}"), soft_wrap=True)
+
+
+def _print_trial(out: Console, trial: Halving) -> None:
+    """The short trainings that decided between the shortlisted candidates."""
+    out.print()
+    out.print(Text(f"trial of the shortlist, {trial.strategy}: {trial.winner} goes on", style="bold"))
+    made = table(
+        "rung",
+        "epochs",
+        "candidate",
+        "validation",
+        "loss",
+        "seconds",
+        "",
+        right=("rung", "epochs", "seconds"),
+    )
+    for rung in trial.rungs:
+        outcome = f"failed: {rung.failed}" if rung.failed else "goes on" if rung.survived else "drops out"
+        made.add_row(
+            str(rung.rung),
+            str(rung.epochs),
+            Text(rung.candidate),
+            percent(rung.validation),
+            "–" if rung.loss is None else f"{rung.loss:.3f}",
+            f"{rung.seconds:.1f}",
+            Text(outcome),
+        )
+    if trial.rungs:
+        out.print(made)
+    out.print(Text(f"{trial.reason}; {trial.seconds:.0f} s of the budget of {trial.budget_seconds:g} s"))
 
 
 def _print_result(out: Console, record: RunRecord) -> None:

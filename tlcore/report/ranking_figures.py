@@ -27,12 +27,14 @@ from tlcore.report.drawing import (
     png,
 )
 from tlcore.report.labels import Label, place_labels
+from tlcore.selection.agreement import regret as top_regret
+from tlcore.selection.halving import ACHIEVED, rank_regret
 from tlcore.selection.pareto import pareto_front
-from tlcore.values import Ranked, Ranking
+from tlcore.values import Ranked, Ranking, RunRecord
 
 __all__ = [
-    "FEW", "PANEL", "Cost", "against_achieved", "cost_front", "cost_of", "intervals", "prediction", "prediction_name",
-    "write_figures",
+    "FEW", "PANEL", "Cost", "achieved_figure", "against_achieved", "cost_front", "cost_of", "intervals", "prediction",
+    "prediction_name", "write_figures",
 ]  # fmt: skip
 
 PANEL = "panel"
@@ -209,6 +211,27 @@ def against_achieved(
         axes.set_title(text, loc="right", color=SECOND if regret > 0.0005 else MUTED, fontsize=TEXT)
     place_labels(axes, labels, lines=lines)
     return figure
+
+
+def achieved_figure(record: RunRecord) -> Figure | None:
+    """`against_achieved` for a run, with its regret: at equal epochs after a trial, else over all that were verified.
+
+    None where fewer than two candidates were trained.
+    """
+    ranking = record.ranking
+    if ranking.achieved_measure == ACHIEVED and record.halving is not None:
+        regret = rank_regret(record.halving)
+    else:
+        foretold = prediction(ranking)
+        both = [
+            (foretold[e.candidate], e.achieved)
+            for e in _ranked(ranking)
+            if e.candidate in foretold and e.achieved is not None
+        ]
+        if len(both) < 2:
+            return None
+        regret = top_regret([score for score, _ in both], [accuracy for _, accuracy in both], 1)
+    return against_achieved(ranking, chosen=record.chosen.candidate, regret=regret)
 
 
 def write_figures(ranking: Ranking, folder: Path) -> tuple[Path, ...]:
