@@ -11,14 +11,13 @@ from tlcore.errors import UserError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, Evidence, Scorer
 from tlcore.selection.evidence import LogEvidence, log_evidence
+from tlcore.selection.requirements import MINIMUM_IMAGES, check_moments
 
 if TYPE_CHECKING:
     from tlcore.features.moments import Moments
+    from tlcore.features.regression import RegressionMoments
 
-__all__ = ["LogME", "class_evidence"]
-
-MINIMUM_IMAGES = 4
-"""Below this a class cannot be told from a single image that happens to lie apart."""
+__all__ = ["LogME", "class_evidence", "target_evidence"]
 
 
 def class_evidence(moments: Moments, *, centred: bool = True) -> LogEvidence:
@@ -42,16 +41,8 @@ def class_evidence(moments: Moments, *, centred: bool = True) -> LogEvidence:
     Raises:
         UserError: fewer than 4 images, fewer than 2 classes, or features without variance.
     """
+    check_moments(moments, "LogME")
     present = moments.present
-    if moments.n < MINIMUM_IMAGES:
-        raise UserError(f"LogME needs at least {MINIMUM_IMAGES} labelled images, not {moments.n}")
-    if present.sum() < 2:
-        raise UserError(
-            "LogME needs images of at least 2 classes; all labelled images are of one class",
-            hint="label images of a second class",
-        )
-    if not moments.varies:
-        raise UserError("the features carry no variance: every image looks the same to this network")
     counts = moments.class_counts[present].astype(np.float64)
     if not centred:
         return log_evidence(moments.gram, moments.class_sums[present].T, counts, moments.n)
@@ -59,8 +50,42 @@ def class_evidence(moments: Moments, *, centred: bool = True) -> LogEvidence:
     return log_evidence(moments.centred_gram, moments.centred_class_sums[present].T, squares, moments.n - 1)
 
 
+def target_evidence(moments: RegressionMoments) -> LogEvidence:
+    """Maximum log evidence per degree of freedom of real-valued targets, each scaled to a variance of 1.
+
+    Features and targets are centred and N = n - 1, as in `class_evidence`. The scaling makes targets in
+    different units comparable: y and a y + b have the same evidence.
+
+    Args:
+        moments: n images, D features, T targets.
+
+    Returns:
+        the evidence of the targets, [T].
+
+    Raises:
+        UserError: fewer than 4 images, a constant target, or features without variance.
+    """
+    if moments.n < MINIMUM_IMAGES:
+        raise UserError(f"LogME needs at least {MINIMUM_IMAGES} images, not {moments.n}")
+    if not moments.targets_vary.all():
+        flat = ", ".join(str(place) for place in np.flatnonzero(~moments.targets_vary))
+        raise UserError(
+            f"a target is constant (column {flat}): there is nothing that features could explain",
+            hint="leave the column out, or take images whose targets differ",
+        )
+    if not moments.varies:
+        raise UserError("the features carry no variance: every image looks the same to this network")
+    rows = moments.n - 1
+    scale = np.sqrt(moments.centred_target_squares / rows)
+    squares = np.full(scale.size, float(rows))
+    return log_evidence(moments.centred_gram, moments.centred_cross / scale, squares, rows)
+
+
 class LogME(Scorer):
-    """Mean over classes of the maximum log evidence of a Bayesian linear model, per image, in nats."""
+    """Mean over classes, or over real-valued targets, of the maximum log evidence of a Bayesian linear model.
+
+    Per image, in nats. Where the evidence has real-valued targets they are scored, and centred in any case.
+    """
 
     card: ClassVar[Card] = Card(
         name="logme",
@@ -71,11 +96,16 @@ class LogME(Scorer):
 
     centred: bool = Field(
         True,
-        description="centre features and targets (a free intercept); false: the paper's evidence as printed",
+        description="centre features and classes (a free intercept); false: the paper's evidence as printed",
     )
 
     def score(self, evidence: Evidence) -> float:
-        """Mean over the classes that occur of `class_evidence`: O(D^3 + D K) in time, whatever n is."""
+        """Mean over the classes that occur of `class_evidence`, or over targets of `target_evidence`.
+
+        O(D^3 + D^2 K) in time, whatever n is.
+        """
+        if evidence.regression is not None:
+            return float(target_evidence(evidence.regression).per_row.mean())
         return float(class_evidence(evidence.moments, centred=self.centred).per_row.mean())
 
 

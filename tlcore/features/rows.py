@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tlcore.errors import UserError
 
-__all__ = ["check_features", "checked_labels", "checked_probabilities"]
+__all__ = ["check_features", "checked_labels", "checked_probabilities", "checked_targets"]
 
 BATCH = 2048
 """Rows that are looked at together: a memory map is never read as a whole."""
@@ -65,6 +65,18 @@ def checked_labels(labels: ArrayLike, n: int, classes: int, *, first_row: int = 
             hint="leave rows without a label out; scores need labelled images",
         )
     return codes.astype(np.int64)
+
+
+def checked_targets(targets: ArrayLike, n: int) -> NDArray[np.float64]:
+    """Real-valued targets [n] or [n, T] as float64 [n, T]; UserError unless all are finite numbers."""
+    found = np.asarray(targets)
+    if found.ndim not in (1, 2) or len(found) != n or 0 in found.shape or found.dtype.kind not in "fiu":
+        raise UserError(f"{n} rows of features, but targets of {found.dtype} and shape {found.shape}")
+    exact = found.reshape(n, -1).astype(np.float64)
+    finite = np.isfinite(exact).all(axis=1)
+    if not finite.all():
+        raise UserError(f"targets are NaN or infinite in {_rows(np.flatnonzero(~finite), 0)}")
+    return exact
 
 
 def _rows(wrong: NDArray[np.intp], first_row: int) -> str:
