@@ -78,7 +78,7 @@ class LogisticProbe(Scorer):
 
     card: ClassVar[Card] = Card(
         name="logistic-probe",
-        summary="held-out likelihood of a logistic regression, k-fold, on a sample of at most 1,000 images",
+        summary="held-out likelihood of a logistic regression, on at most 1,000 images; slow with many classes",
         reference="Kornblith et al. 2019, Do Better ImageNet Models Transfer Better (logistic regression), cross-validated",
         traits=frozenset({"features"}),
     )
