@@ -12,7 +12,8 @@ __all__ = ["calm_blas"]
 
 SMALL = 1024
 """Up to this many images or features, whichever is fewer, linear algebra runs on one thread."""
-_ONE_AT_A_TIME = threading.RLock()  # a scorer that asks for calm itself is inside already
+_ONE_AT_A_TIME = threading.Lock()
+_this_thread = threading.local()
 
 
 @contextmanager
@@ -25,10 +26,15 @@ def calm_blas(size: int) -> Iterator[None]:
     may the last one to leave restore what the first one set: OpenBLAS ignores a larger number from another
     thread than the one that lowered it (measured).
     """
-    if size > SMALL:
+    # A scorer that asks for calm itself may be inside already; finding the libraries anew takes 2 ms.
+    if size > SMALL or getattr(_this_thread, "calm", False):
         yield
         return
     import scipy.linalg  # noqa: F401 - brings a BLAS of its own, and a limit holds only for what is loaded
 
     with _ONE_AT_A_TIME, threadpool_limits(limits=1, user_api="blas"):
-        yield
+        _this_thread.calm = True
+        try:
+            yield
+        finally:
+            _this_thread.calm = False

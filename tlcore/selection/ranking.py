@@ -85,6 +85,7 @@ def score_candidate(
                 notes.append(f"{scorer.card.name}: no spread, {reason}")
             else:
                 repeated.append(scorer)
+    with calm_blas(half):
         redrawn = [_redrawn(repeated, subset) for subset in redraws(evidence, subsets)] if repeated else []
     for scorer in repeated:
         name = scorer.card.name
