@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from tlcore.errors import UserError
 from tlcore.selection.evidence_curve import RESIDUAL_FLOOR, Curve, SpectralCurve, TridiagonalCurve
 
-__all__ = ["LogEvidence", "log_evidence"]
+__all__ = ["LogEvidence", "log_evidence", "spectrum"]
 
 Float = NDArray[np.float64]
 RANK_CUT = 1e-12
@@ -92,7 +92,7 @@ def log_evidence(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvi
 
 
 def _with_eigenvectors(gram: Float, cross: Float, squares: Float, rows: int) -> LogEvidence:
-    sigma, along = _spectrum(gram, cross, rows)
+    sigma, along = spectrum(gram, cross, rows)
     scale = float(sigma[-1])
     curve = SpectralCurve(sigma / scale, along**2 / (sigma[:, None] * squares), rows)
     return _evidence(curve, scale, squares, *curve.maximum())
@@ -139,10 +139,19 @@ def _evidence(curve: Curve, scale: float, squares: Float, best: Float, place: Fl
     )
 
 
-def _spectrum(gram: Float, cross: Float, rows: int) -> tuple[Float, Float]:
-    """Eigenvalues that are features, [r], ascending, and the targets along their vectors, V^T F^T Y, [r, K].
+def spectrum(gram: Float, cross: Float, rows: int) -> tuple[Float, Float]:
+    """Eigenvalues of F^T F that are features and not rounding, and F^T Y along their vectors.
 
-    No more than N eigenvalues can be real, however many rounding lifts above zero.
+    Args:
+        gram: F^T F, [D, D].
+        cross: F^T Y, [D, K].
+        rows: N: no more eigenvalues can be real, however many rounding lifts above zero.
+
+    Returns:
+        sigma [r], ascending, and V^T F^T Y [r, K].
+
+    Raises:
+        UserError: no variance in the features.
     """
     if gram.shape[0] <= 2 * rows:
         sigma, vectors = np.linalg.eigh(gram)

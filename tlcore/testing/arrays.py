@@ -16,8 +16,9 @@ def tiny_evidence(
     """Evidence of one candidate: Gaussian features [images, dim] whose class means lie `skill` apart.
 
     `skill=0` gives features that know nothing of the labels. Source probabilities [images, classes + 1]
-    follow the labels in the same way.
+    follow the labels in the same way. Moments by fold are there too.
     """
+    from tlcore.features.folds import fold_moments
     from tlcore.features.moments import Moments
 
     rng = np.random.default_rng(seed)
@@ -27,7 +28,8 @@ def tiny_evidence(
     source = _softmax(skill * np.eye(classes + 1)[labels] + rng.normal(size=(images, classes + 1)))
     probabilities = source.astype(np.float32)
     moments = Moments.of(features, labels, classes, source_probabilities=probabilities)
-    return Evidence(moments, labels, lambda: features, lambda: probabilities, seed)
+    folds = fold_moments(features, labels, classes, probabilities)
+    return Evidence(moments, labels, lambda: features, lambda: probabilities, seed, folds)
 
 
 def tiny_outputs(
