@@ -61,6 +61,18 @@ def test_the_help_of_rank_leaves_out_what_comes_after_the_ranking(tlcore: Callab
     assert "--tuner" not in text
 
 
+def test_figures_are_offered_by_rank_alone_and_a_bad_folder_is_named_before_anything_starts(
+    images: Path, tlcore: Callable[..., Any]
+) -> None:
+    assert "--figures" in tlcore("rank", "--help").out
+    assert "--figures" not in tlcore("run", "--help").out
+    (images / "file").write_text("in the way")
+    folder = images / "file" / "figures"
+    outcome = tlcore("rank", "--data", images, "--models", f"local:{images}", "--figures", folder)
+    assert outcome.code == 2 and str(folder) in outcome.err and "Traceback" not in outcome.err
+    assert outcome.out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -51,6 +51,17 @@ RANKING = Ranking(
     scorers=("logme",),
     images=20,
 )
+PANEL = Ranking(
+    entries=(
+        Ranked(
+            candidate="a", rank=1, panel=0.4, scores={"logme": 0.5, "lda": 0.9}, params=10, gmacs=0.5, rank_interval=HALF,
+            achieved=0.8,
+        ),
+        Ranked(candidate="b", rank=2, panel=0.6, scores={"logme": 0.4, "lda": 0.8}, params=20, gmacs=0.9, achieved=0.9),
+    ),
+    scorers=("logme", "lda"),
+    images=20,
+)  # fmt: skip
 METRICS = Metrics(
     images=2,
     accuracy=0.5,
@@ -129,6 +140,11 @@ MAIN = {"baseline:majority": (Ref(stage="train", key="k", path="p"),)}
     [
         (StageJob(stage="check"), CHECKED, {("data-report", "markdown")}),
         (StageJob(stage="rank"), RANKING, {("ranking", "table"), ("ranking-logme", "image")}),
+        (
+            StageJob(stage="rank"),
+            PANEL,
+            {("ranking", "table"), ("ranking-cost", "image"), ("ranking-intervals", "image")},
+        ),
         (
             StageJob(stage="evaluate", inputs=MAIN),
             EVALUATION,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from tlcore.report.drawing import ACCENT, SECOND, png, svg
 from tlcore.report.ranking_figures import (
+    achieved_figure,
     against_achieved,
     cost_front,
     cost_of,
@@ -23,7 +24,8 @@ from tlcore.report.ranking_figures import (
     prediction_name,
     write_figures,
 )
-from tlcore.values import Interval, Ranked, Ranking
+from tlcore.selection.halving import ACHIEVED
+from tlcore.values import Interval, Ranked, Ranking, RunRecord
 
 LONG = "a_network_of_a_very_long_name_patch16_384.augreg_in21k_ft_in1k"
 
@@ -145,6 +147,26 @@ def test_the_regret_is_drawn_as_a_bar_over_the_first() -> None:
     assert axes.get_ylim()[1] > first + 0.04
     none = tuple(e.model_copy(update={"achieved": None}) for e in made.entries)
     assert against_achieved(made.model_copy(update={"entries": none})) is None
+
+
+def test_the_regret_of_a_run_is_over_all_verified_or_at_equal_epochs_in_the_trial(record: RunRecord) -> None:
+    def title(run: RunRecord) -> str | None:
+        figure = achieved_figure(run)
+        return figure and figure.axes[0].get_title(loc="right")
+
+    first, *rest = record.ranking.entries
+    entries = (first.model_copy(update={"achieved": 0.80}), *rest)
+    verified = record.model_copy(update={"ranking": record.ranking.model_copy(update={"entries": entries})})
+    assert title(record) == "no regret" and title(verified) == "regret 12.6 points"
+    tried = verified.model_copy(
+        update={"ranking": verified.ranking.model_copy(update={"achieved_measure": ACHIEVED})}
+    )
+    assert title(tried) == "no regret"
+    alone = (first, *(e.model_copy(update={"achieved": None}) for e in rest))
+    assert (
+        title(record.model_copy(update={"ranking": record.ranking.model_copy(update={"entries": alone})}))
+        is None
+    )
 
 
 def test_figures_become_svg_that_parses_and_say_what_they_show() -> None:

@@ -83,8 +83,7 @@ def ranking_view(record: RunRecord) -> RankingView:
     name, cost = ranking_figures.prediction_name(ranking), ranking_figures.cost_of(ranking)
     verified = ranking.achieved_measure != ACHIEVED
     foretold = _foretold(ranking) if verified else []
-    regret = foretold[0].agreement.regret if foretold else None
-    drawn = ranking_figures.against_achieved(ranking, chosen=chosen, regret=regret) if foretold else None
+    drawn = ranking_figures.achieved_figure(record) if foretold else None
     only = ranking.scorers[0] if len(ranking.scorers) == 1 and name in _scored(ranking) else None
     return RankingView(
         rows=rows,
@@ -155,10 +154,7 @@ def trial_view(record: RunRecord) -> TrialView | None:
     if trial is None:
         return None
     place = {name: index for index, name in enumerate(trial.shortlist)}
-    regret = rank_regret(trial)
-    drawn = None
-    if ranking.achieved_measure == ACHIEVED:
-        drawn = ranking_figures.against_achieved(ranking, chosen=trial.winner, regret=regret)
+    drawn = ranking_figures.achieved_figure(record) if ranking.achieved_measure == ACHIEVED else None
     return TrialView(
         trial=trial,
         rungs=sorted(
@@ -174,7 +170,7 @@ def trial_view(record: RunRecord) -> TrialView | None:
         share=trial.seconds / trial.budget_seconds,
         figure=_inline(drawn, f"{ranking_figures.prediction_name(ranking)} against {ACHIEVED}"),
         first=trial.shortlist[0],
-        regret=regret,
+        regret=rank_regret(trial),
     )
 
 
