@@ -80,7 +80,7 @@ class LogisticProbe(Scorer):
         name="logistic-probe",
         summary="held-out likelihood of a logistic regression, on at most 1,000 images; slow with many classes",
         reference="Kornblith et al. 2019, Do Better ImageNet Models Transfer Better (logistic regression), cross-validated",
-        traits=frozenset({"features"}),
+        traits=frozenset({"features", "costly"}),
     )
 
     folds: int = Field(5, ge=2, le=20, description="parts of the images; each is held out once")

@@ -47,7 +47,7 @@ class NLeep(Scorer):
         name="nleep",
         summary="LEEP over the clusters of a Gaussian mixture, on at most 500 images; slow with many classes",
         reference="Li et al. 2021, Ranking Neural Checkpoints (N-LEEP); LEEP of Nguyen et al. 2020, eq. 1-2",
-        traits=frozenset({"features"}),
+        traits=frozenset({"features", "costly"}),
     )
 
     components_per_class: int = Field(
