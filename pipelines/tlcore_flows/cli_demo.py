@@ -32,7 +32,7 @@ def _command(
     a label. A second time everything is found again.
     """
     started = time.monotonic()
-    root = open_store(cli_run.store_root(store)).root
+    root = open_store(cli_run.store_place(store)).root
     open_registry(root)
     folder = root / "demo"
     records: list[RunRecord] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +10,7 @@ from rich.text import Text
 from tlcore.errors import UnknownName
 from tlcore.protocols import KINDS
 from tlcore.registry import Entry, Registry
+from tlcore.store import Store
 from tlcore_flows.cli_errors import print_json
 from tlcore_flows.cli_tables import console, table
 
@@ -28,7 +27,7 @@ _Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 def _registry() -> Registry:
     """The registry, with its index where the store is; looking around makes no store."""
-    root = Path(os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+    root = Store.local_root()
     return Registry.discover(cache_folder=root if root.is_dir() else None)
 
 

@@ -15,13 +15,15 @@ import typer
 from tlcore.config import RunConfig, parse_config
 from tlcore.errors import UserError
 from tlcore.registry import Registry
+from tlcore.store import Store
+from tlcore.store_remote import is_url
 from tlcore.values import Ranking, RunRecord
 from tlcore_flows import cli_flags, strategies
 from tlcore_flows.cli_errors import print_json
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.terminal import Terminal
 
-__all__ = ["AsJson", "Debug", "StorePlace", "Verbose", "apps", "flows", "store_root"]
+__all__ = ["AsJson", "Debug", "StorePlace", "Verbose", "apps", "flows", "store_place"]
 
 _RunFile = Annotated[
     Path | None,
@@ -46,11 +48,12 @@ _Settings = Annotated[
     ),
 ]
 StorePlace = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--store",
-        metavar="FOLDER",
-        help="Run store: results, cache, and what a killed run resumes from (default: $TLCORE_HOME, else .tlcore)",
+        metavar="PLACE",
+        help="Run store: results, cache, and what a killed run resumes from. A folder, or a URL that machines share "
+        "(s3://BUCKET/FOLDER). Default: $TLCORE_HOME, else .tlcore",
         rich_help_panel=cli_flags.GENERAL,
         show_default=False,
     ),
@@ -123,15 +126,17 @@ def _prepare(given: Mapping[str, Any]) -> tuple[RunConfig, Path]:
     file: Path | None = given["file"]
     made = cli_flags.document(file, given, given["settings"] or (), allow_download=given["allow_download"])
     config = parse_config(made, where=str(file) if file is not None else "command line")
-    root = store_root(given["store"])
+    place = store_place(given["store"])
+    root = Store.local_root(place)
     # A mistake in the command leaves no store behind.
     strategies.check(config, open_registry(root) if root.is_dir() else Registry.discover())
-    return config, open_store(root).root
+    return config, open_store(place).root
 
 
-def store_root(given: Path | None) -> Path:
-    """The run store to use: --store, else $TLCORE_HOME, else .tlcore here."""
-    return Path(given or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
+def store_place(given: str | None) -> str:
+    """The run store to use, a folder or a URL: --store, else $TLCORE_HOME, else .tlcore here."""
+    place = given or os.environ.get("TLCORE_HOME") or ".tlcore"
+    return place if is_url(place) else str(Store.local_root(place))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,19 +24,18 @@ _Run = Annotated[
     str, typer.Argument(metavar="RUN", help='A run id or its beginning; "last" is the newest complete run.')
 ]
 _Place = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="FOLDER", help="Run store (default: $TLCORE_HOME, else .tlcore)"),
+    str | None,
+    typer.Option("--store", metavar="PLACE", help="Run store (default: $TLCORE_HOME, else .tlcore)"),
 ]
 _AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 _Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-def _store(given: Path | None) -> Store:
-    """The store to look at; it is not made."""
+def _store(given: str | None) -> Store:
+    """The store to look at; it is not made. Of a shared one, this machine's folder: runs stay where they ran."""
     from tlcore.store import Store
 
-    root = Path(given or os.environ.get("TLCORE_HOME") or ".tlcore").expanduser().resolve()
-    return Store(root)
+    return Store(Store.local_root(given))
 
 
 @_runs.callback(invoke_without_command=True)
