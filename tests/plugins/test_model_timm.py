@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save, save_file
 
 from tlcore.errors import UnknownName, UserError
+from tlcore.models.sizes import timm_version_of_table
 from tlcore.models.weights import sha256_of
 from tlcore.values import Candidate
 from tlcore_models.timm import Timm
@@ -134,6 +135,63 @@ class TestOffline:
         tagged = {one.name for one in source("resnet18.*", tmp_path).candidates()}
         assert plain == {"resnet10t.c3_in1k"}
         assert tagged == set(timm.list_pretrained("resnet18.*")) and len(tagged) > 1
+
+
+LISTING = """
+import json, sys
+import timm, torch
+from tlcore.models.sizes import read_table
+from tlcore_models.timm import Timm
+opened, built = [], []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+plain = torch.nn.Module.__init__
+def counted(self, *given, **named):
+    built.append(type(self).__name__)
+    plain(self, *given, **named)
+torch.nn.Module.__init__ = counted
+found = Timm(spec="*", limit=5000, cache_dir=sys.argv[1]).candidates()
+place = lambda one: (one.architecture, one.preprocess.height, one.preprocess.width)
+lacking = [one.name for one in found if one.preprocess and place(one) not in read_table()]
+weights = [name for name in opened if name.endswith((".safetensors", ".bin", ".pth", ".pt")) or "/blobs/" in name]
+print(json.dumps({
+    "candidates": [one.model_dump(mode="json") for one in found], "lacking": lacking, "weights": weights, "built": len(built),
+}))
+"""
+
+
+@pytest.mark.slow
+def test_a_thousand_models_are_listed_with_their_cost_without_weights_and_without_a_network(
+    tmp_path: Path,
+) -> None:
+    put_in_cache(tmp_path)
+    blob = tmp_path / f"models--timm--{NAME}" / "blobs" / "b"
+    named = blob.with_name(sha256_of(blob))
+    link = next(tmp_path.rglob("model.safetensors"))
+    blob.rename(named)  # as the hub cache names large files
+    link.unlink()
+    link.symlink_to(f"../../blobs/{named.name}")
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LISTING, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    found = {one["name"]: Candidate.model_validate(one) for one in said["candidates"]}
+    assert len(found) >= 1000 and said["weights"] == []
+    assert said["built"] == 0 or said["lacking"], "a network was built although the table has it"
+    if timm.__version__ == timm_version_of_table():
+        assert said["lacking"] == []
+    assert [one.name for one in found.values() if one.skipped is None] == [NAME]
+    assert found[NAME].weights_sha256 == named.name
+    costed = [one for one in found.values() if one.params and one.gmacs and one.onnx_bytes]
+    assert len(costed) > 0.98 * len(found)
+    assert sum(one.licence != "unknown" for one in found.values()) > 0.9 * len(found)
+    assert found["resnet18.a1_in1k"].params == 11_176_512
+
+
+def test_a_model_whose_images_cannot_be_prepared_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    """timm pads images for a crop larger than they are; no rule of ours says that."""
+    (one,) = source("volo_d5_51*", tmp_path).candidates()
+    assert "crop_pct 1.15" in (one.skipped or "") and one.params is None
 
 
 SCRIPT = """
