@@ -83,7 +83,7 @@ def rank(data: Path, models: Path) -> dict[str, dict[str, float]]:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    entries = json.loads(done.stdout)["entries"]
+    entries = json.loads(done.stdout)["ranking"]
     return {entry["candidate"]: entry["scores"] for entry in entries if entry["skipped"] is None}
 
 
