@@ -29,6 +29,7 @@ def _assert_same(left: Moments, right: Moments, tolerance: float = 1e-10) -> Non
     for name in names:
         a, b = getattr(left, name), getattr(right, name)
         assert np.abs(a - b).max() <= tolerance * np.abs(b).max(), name
+    np.testing.assert_allclose(left.centred_quartic, right.centred_quartic, rtol=1e-7, atol=1e-20)
     if left.source_mass is not None and right.source_mass is not None:
         assert (left.source_counts == right.source_counts).all()
         np.testing.assert_allclose(left.source_mass, right.source_mass, rtol=tolerance)
@@ -79,6 +80,32 @@ def test_merged_shards_in_any_order_equal_one_pass(
     for p in parts:
         builder.add(features[p], labels[p], mass[p])
     _assert_same(builder.moments(), one_pass)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=st.integers(0, 2**31),
+    n=st.integers(1, 40),
+    offset=st.sampled_from([0.0, 5.0, -30.0]),
+    move=st.sampled_from([0.0, 1.0, -7.0, 40.0]),
+    cut=st.integers(0, 40),
+)
+def test_third_and_fourth_powers_are_exact_about_any_point_and_in_any_order(
+    seed: int, n: int, offset: float, move: float, cut: int
+) -> None:
+    features, labels, _ = _images(n, seed=seed, offset=offset)
+    point = features.astype(np.float64).mean(0) + move * np.array([1.0, -0.5, 0.2, 0.0, 2.0])
+    one = Moments.of(features, labels, K)
+    parts = [
+        part for part in np.split(np.random.default_rng(seed).permutation(n), [min(cut, n)]) if part.size
+    ]
+    merged = Moments.merge(Moments.of(features[part], labels[part], K) for part in parts[::-1])
+    rows = features.astype(np.float64) - point
+    length = (rows**2).sum(1)
+    for moments in (one.rebased(point), merged.rebased(point), one.rebased(np.zeros(5)).rebased(point)):
+        scale = float((length**2).sum()) + (n * 31.0**4) * 1e-3
+        np.testing.assert_allclose(moments.shifted_quartic, (length**2).sum(), atol=1e-10 * scale)
+        np.testing.assert_allclose(moments.shifted_cubic, length @ rows, atol=1e-10 * scale)
 
 
 def test_more_rows_than_one_internal_batch_are_all_counted() -> None:
