@@ -19,7 +19,7 @@ PHOTOGRAPHS = {
     "caltech101-20": "caltech101_20",
 }
 DIGITS = ("mnist", "usps")
-DIGIT_IMAGES = {"train": 50, "test": 100}
+DIGIT_IMAGES = {"train": 25, "test": 50}
 """Images per digit: the whole sets would take a day of fine-tuning and be easy for every network."""
 
 
