@@ -121,7 +121,7 @@ def test_threads_give_the_ranking_of_one_process(place: Path, alone: Ranking, tm
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server", "nobody_stays")
 @pytest.mark.parametrize("runner", CLUSTERS)
 def test_a_cluster_gives_the_ranking_of_one_process_and_starts_none_for_what_is_cached(
@@ -153,7 +153,7 @@ def _ref(folder: Path) -> Ref:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server", "nobody_stays")
 @pytest.mark.parametrize("runner", CLUSTERS)
 def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
@@ -184,7 +184,7 @@ def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server", "nobody_stays")
 @pytest.mark.skipif(not find_spec("prefect_dask"), reason="no tlcore[dask]")
 def test_workers_reach_the_store_by_its_url(
@@ -220,9 +220,8 @@ def test_one_candidate_that_fails_in_a_worker_is_left_out_and_named(place: Path,
 
 
 def jobs_of(count: int) -> list[StageJob]:
-    return [
-        StageJob(stage="fails", subject=str(n), options={"kind": "user", "times": 0}) for n in range(count)
-    ]
+    options = {"kind": "user", "times": 0}
+    return [StageJob(stage="fails", subject=str(n), options=options, seed=n) for n in range(count)]
 
 
 @pytest.mark.slow
