@@ -99,10 +99,10 @@ def decode(
 ) -> dict[str, Path]:
     """Decode every image once and write its pixels for every distinct decode key.
 
-    Works in threads: reading, decoding and resizing free the interpreter. Of the CPU time of one image at most this
-    share is spent with the interpreter held, so that at least so many threads pay: exactly, 10 % of 3.3 ms at 500 px
-    and 1 % of 90 ms at 4,000 px; for scores, 38 % of 1.8 ms and 10 % of 11.9 ms. A worker process would cost 5 s of
-    CPU time before its first image (it imports torch), as much as 2,500 images of 500 px: there are none.
+    Works in threads: decoding and resizing free the interpreter. It is held for at most 10 % of an image's CPU time
+    (3.3 ms, 500 px) and 1 % (90 ms, 4,000 px) where pixels are exact, 38 % (1.8 ms) and 10 % (11.9 ms) where they are
+    for scores, so that about three threads pay at the least. A worker process would import torch first, for 5 s of
+    CPU time, as much as 2,500 images of 500 px take: there are none.
 
     Returns:
         decode key -> file of uint8 [n, height, width, 3] in `folder`, row i from uris[i]; see `load_pixels`.
