@@ -76,6 +76,8 @@ def test_a_limit_itself_is_allowed(value: float) -> None:
         ("unknown", ["*"], False),
         ("unknown", ["MIT", "unknown"], True),
         ("Unknown", ["u*"], False),
+        ("unstated", ["*"], False),
+        ("NOASSERTION", ["noassertion"], True),
         ("MIT", ["*"], True),
         ("MIT", [], True),
     ],
@@ -127,6 +129,25 @@ def test_the_way_on_is_one_that_works() -> None:
     hint = none_left(constrain(some, bound)[1], bound).hint
     wide = limits(max_params=float(hint.split("--max-params ")[1].split()[0]))
     assert [one.params for one in constrain(some, wide)[0]] == [2_223_872]
+
+
+def test_limits_that_nobody_meets_together_are_loosened_one_by_one() -> None:
+    some = [candidate("free", licence="MIT"), candidate("light", params=400_000, licence="unstated")]
+    hint = none_left(*_removed(some, limits(max_params=1, licences=["MIT"]))).hint
+    assert "--max-params 2.2 lets the smallest in" in hint and "licences here: unstated" in hint
+
+
+def test_without_a_broken_limit_the_way_on_is_another_model() -> None:
+    error = none_left(*_removed([candidate(skipped="made for audio")], limits(max_params=9)))
+    assert error.hint == "name other models with --models"
+
+
+def _removed(
+    some: list[Candidate], bound: SelectionConfig
+) -> tuple[list[tuple[Candidate, str]], SelectionConfig]:
+    kept, removed = constrain(some, bound)
+    assert not kept
+    return removed, bound
 
 
 def test_an_error_about_a_thousand_candidates_stays_readable() -> None:

@@ -11,13 +11,14 @@ from tlcore.errors import UserError
 from tlcore.values import Candidate, Ranking
 
 __all__ = [
-    "UNKNOWN", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove",
+    "UNSTATED", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove",
     "with_latencies",
 ]  # fmt: skip
 
-UNKNOWN = "unknown"
-"""The licence of weights whose licence nobody stated: it passes only where it is named."""
+UNSTATED = frozenset({"", "none", "noassertion", "unknown", "unstated"})
+"""What stands where nobody stated a licence (NOASSERTION and NONE are SPDX's words): * does not stand for it."""
 
+_LIMITS = ("max_params", "max_gmacs", "licences")
 NAMED = 5
 """Candidates that an error names for each reason; the others are counted."""
 REASONS = 12
@@ -63,7 +64,7 @@ def reason_to_remove(candidate: Candidate, limits: SelectionConfig) -> str | Non
     if limits.licences and not _allowed(candidate.licence, limits.licences):
         reasons.append(
             "its licence is unknown"
-            if candidate.licence.casefold() == UNKNOWN
+            if candidate.licence.casefold() in UNSTATED
             else f"its licence {candidate.licence} is not among those allowed"
         )
     return "; ".join(reasons) or None
@@ -112,21 +113,34 @@ def by_reason(removed: Iterable[tuple[Candidate, str]]) -> str:
 
 
 def _way_on(candidates: Sequence[Candidate], limits: SelectionConfig) -> str:
-    """How far each limit would have to move for one candidate to be inside."""
-    ways: list[str] = []
+    """For each limit: how far it would have to move for one candidate to be inside, the other limits kept."""
     usable = [candidate for candidate in candidates if candidate.skipped is None] or list(candidates)
-    params = [candidate.params / 1e6 for candidate in usable if candidate.params is not None]
-    if limits.max_params is not None and params and min(params) > limits.max_params:
-        ways.append(f"--max-params {_rounded_up(min(params))} lets the smallest in")
-    work = [candidate.gmacs for candidate in usable if candidate.gmacs is not None]
-    if limits.max_gmacs is not None and work and min(work) > limits.max_gmacs:
-        ways.append(f"--max-gmacs {_rounded_up(min(work))} lets the cheapest in")
-    licences = sorted({candidate.licence for candidate in usable}, key=str.casefold)
-    if limits.licences and not any(_allowed(licence, limits.licences) for licence in licences):
-        ways.append(f"licences here: {', '.join(licences)}{_meant(limits.licences, licences)}")
+    ways = [way for name in _LIMITS if (way := _single_way(usable, limits, name))]
+    if not ways:  # no single limit is at fault: say it for each as if it stood alone
+        alone = {name: SelectionConfig.model_validate({name: getattr(limits, name)}) for name in _LIMITS}
+        ways = [way for name in _LIMITS if (way := _single_way(usable, alone[name], name))]
     if limits.max_latency_ms is not None:
         ways.append("raise --max-latency-ms, or name smaller models")
-    return "; ".join([*ways, "or name other models with --models"])
+    return "; ".join(
+        [*ways, "or name other models with --models" if ways else "name other models with --models"]
+    )
+
+
+def _single_way(candidates: Sequence[Candidate], limits: SelectionConfig, name: str) -> str:
+    """What to set the limit `name` to; "" where it is not what keeps everybody out."""
+    given = getattr(limits, name)
+    lifted = limits.model_copy(update={name: SelectionConfig.model_fields[name].default})
+    inside = [one for one in candidates if reason_to_remove(one, lifted) is None]
+    if not given or not inside or any(reason_to_remove(one, limits) is None for one in inside):
+        return ""
+    if name == "licences":
+        known = sorted({one.licence for one in inside}, key=str.casefold)
+        return f"licences here: {', '.join(known)}{_meant(given, known)}"
+    if name == "max_params":
+        least = min(one.params / 1e6 for one in inside if one.params is not None)
+        return f"--max-params {_rounded_up(least)} lets the smallest in"
+    least = min(one.gmacs for one in inside if one.gmacs is not None)
+    return f"--max-gmacs {_rounded_up(least)} lets the cheapest in"
 
 
 def _meant(given: Sequence[str], known: Sequence[str]) -> str:
@@ -157,8 +171,8 @@ def _unknown_cost(candidate: Candidate, limits: SelectionConfig) -> str | None:
 def _allowed(licence: str, patterns: Sequence[str]) -> bool:
     """SPDX names in any case. * does not stand for what nobody stated."""
     name = licence.casefold()
-    if name == UNKNOWN:
-        return any(pattern.casefold() == UNKNOWN for pattern in patterns)
+    if name in UNSTATED:
+        return any(pattern.casefold() == name for pattern in patterns)
     return any(fnmatchcase(name, pattern.casefold()) for pattern in patterns)
 
 
