@@ -10,8 +10,9 @@ from scipy.stats import multivariate_normal
 
 from tlcore.errors import UserError
 from tlcore.features.moments import Moments
+from tlcore.features.regression import RegressionMoments
 from tlcore.protocols import Evidence
-from tlcore_scorers.logme import LogME, class_evidence
+from tlcore_scorers.logme import LogME, class_evidence, target_evidence
 
 
 def _score(features: NDArray, labels: NDArray, classes: int | None = None, *, centred: bool = True) -> float:
@@ -255,3 +256,77 @@ def test_the_smallest_allowed_inputs_score_finitely() -> None:
 def test_better_separated_classes_score_higher() -> None:
     scores = [_score(*_problem(60, 100, signal=signal)) for signal in (0.0, 0.5, 1.0, 2.0)]
     assert scores == sorted(scores)
+
+
+def _regression(n: int, d: int, seed: int = 0, noise: float = 0.5) -> tuple[NDArray, NDArray]:
+    draw = np.random.default_rng(seed)
+    features = draw.normal(size=(n, d)) * np.geomspace(2, 0.2, d)
+    return features, features @ draw.normal(size=(d, 2)) + noise * draw.normal(size=(n, 2))
+
+
+def _regression_score(features: NDArray, targets: NDArray) -> float:
+    none = Evidence(
+        moments=Moments.of(features, np.zeros(len(features), dtype=int), 1),
+        labels=np.zeros(len(features), dtype=np.int64),
+        features=lambda: features,
+        source_probabilities=lambda: None,
+        regression=RegressionMoments.of(features, targets),
+    )
+    return LogME().score(none)
+
+
+@pytest.mark.parametrize(("n", "d", "noise"), [(40, 6, 0.5), (24, 60, 1.0), (24, 60, 30.0)])
+def test_real_targets_have_the_evidence_that_brute_force_finds(n: int, d: int, noise: float) -> None:
+    features, targets = _regression(n, d, noise=noise)
+    rotate = _contrasts(n).T
+    kernel = rotate @ features @ features.T @ rotate.T
+    kernel /= np.trace(kernel) / (n - 1)
+    found = target_evidence(RegressionMoments.of(features, targets)).per_row
+    for column in range(2):
+        target = rotate @ targets[:, column]
+        target /= np.sqrt(target @ target / (n - 1))
+
+        def negative(logs: NDArray, target: NDArray = target) -> float:
+            noise, weight = np.exp(np.clip(logs, -30, 20))
+            covariance = noise * np.eye(n - 1) + weight * kernel
+            return -float(multivariate_normal(cov=covariance, allow_singular=False).logpdf(target))
+
+        runs = [
+            minimize(negative, start, method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-10})
+            for start in [(0.0, -25.0), (-1.0, 0.0), (-4.0, 1.0)]
+        ]
+        assert found[column] == pytest.approx(-min(run.fun for run in runs) / (n - 1), abs=1e-5)
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (30, 80), (400, 270)])
+def test_the_unit_and_the_zero_of_a_target_change_nothing(n: int, d: int) -> None:
+    """The public code gives -15.2 for targets times 1e6 and -5.9 for targets plus 1e3."""
+    features, targets = _regression(n, d)
+    base = _regression_score(features, targets)
+    assert _regression_score(features, targets * 1e6) == pytest.approx(base, abs=1e-9)
+    assert _regression_score(features, targets + 1e3) == pytest.approx(base, abs=1e-8)
+    assert _regression_score(features * 1e4 + 50, targets * -1e-6) == pytest.approx(base, abs=1e-6)
+
+
+def test_features_that_foretell_the_targets_score_above_those_that_do_not() -> None:
+    features, targets = _regression(80, 200)
+    noise = np.random.default_rng(7).normal(size=features.shape)
+    assert _regression_score(noise, targets) < _regression_score(features, targets)
+    null = -0.5 * np.log(2 * np.pi * np.e)
+    assert null - 1e-12 <= _regression_score(noise, targets) < null + 0.1
+
+
+@pytest.mark.parametrize("value", [0.0, 7.70, 1e6])
+def test_a_constant_target_is_a_clear_error(value: float) -> None:
+    features, targets = _regression(30, 5)
+    targets[:, 1] = value
+    with pytest.raises(UserError, match=r"a target is constant \(column 1\)"):
+        _regression_score(features, targets)
+
+
+def test_real_targets_need_images_and_features_that_vary() -> None:
+    features, targets = _regression(30, 5)
+    with pytest.raises(UserError, match="at least 4 images"):
+        _regression_score(features[:3], targets[:3])
+    with pytest.raises(UserError, match="carry no variance"):
+        _regression_score(np.full((30, 5), 3.3), targets)
