@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from tlcore.errors import UserError
 from tlcore.models.build import (
     build_network,
-    count_parameters,
     create_network,
     default_preprocess,
     head_classes,
@@ -82,15 +81,6 @@ def test_arguments_reach_timm_and_wrong_ones_are_named() -> None:
 def test_an_unregistered_architecture_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(UserError, match=r"nobody registered.*\n.*install the plugin"):
         create_network(candidate("mobilenetv1_999"))
-
-
-@pytest.mark.parametrize(
-    "architecture", ["test_resnet", "test_vit", "test_convnext", "mobilenetv3_small_050"]
-)
-def test_parameters_are_counted_without_the_head(architecture: str) -> None:
-    arguments = {"img_size": 32} if architecture == "test_vit" else {}
-    expected = timm.create_model(architecture, num_classes=0, **arguments)
-    assert count_parameters(candidate(architecture)) == sum(p.numel() for p in expected.parameters())
 
 
 def test_head_classes_are_read_from_the_file() -> None:

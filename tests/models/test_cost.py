@@ -68,6 +68,15 @@ def test_multiply_accumulates_are_those_that_timm_publishes(architecture: str, p
     assert gmacs is not None and 0.95 * published < gmacs <= published
 
 
+@pytest.mark.parametrize(
+    "architecture", ["test_resnet", "test_vit", "test_convnext", "mobilenetv3_small_050"]
+)
+def test_parameters_are_counted_without_the_head(architecture: str) -> None:
+    arguments = {"img_size": 32} if architecture == "test_vit" else {}
+    expected = timm.create_model(architecture, num_classes=0, **arguments)
+    assert size_of(candidate(architecture, 32)).params == sum(p.numel() for p in expected.parameters())
+
+
 def test_work_grows_with_the_image_and_parameters_do_not() -> None:
     small, large = measured_size("resnet18", 128, 128), measured_size("resnet18", 256, 256)
     assert small.gmacs is not None and large.gmacs == pytest.approx(4 * small.gmacs, rel=1e-9)

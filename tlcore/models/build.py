@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from pydantic import ValidationError
 from timm.models import get_pretrained_cfg, is_model, model_entrypoint
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from tlcore.values import Candidate, Json, Preprocess
 __all__ = [
     "architecture_of",
     "build_network",
-    "count_parameters",
     "create_network",
     "default_preprocess",
     "head_classes",
@@ -84,17 +82,6 @@ def build_network(candidate: Candidate, *, classes: int | None = None, pretraine
         fresh_head=classes is not None,
     )
     return network
-
-
-def count_parameters(candidate: Candidate) -> int:
-    """Parameters without the head. Counted on torch's meta device, where tensors take no memory.
-
-    Raises:
-        UserError: as `create_network`.
-    """
-    with torch.device("meta"):
-        network = create_network(candidate, classes=0)
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def head_modules(architecture: str, network: nn.Module | None = None) -> tuple[str, ...]:
