@@ -129,12 +129,21 @@ class DataConfig(_Section):
     )
 
 
+PANEL = ("logme", "knn", "logistic-probe", "parc")
+"""Scorers of different families that together chose best in benchmarks/selection.py (DECISIONS, 11)."""
+
+
 class SelectionConfig(_Section):
     """How source models are ranked."""
 
     model_config = ConfigDict(title="Selection")
 
-    scorers: tuple[Choice, ...] = Field((StrategyChoice(name="logme"),), min_length=1, title="Scorers")
+    scorers: tuple[Choice, ...] = Field(
+        tuple(StrategyChoice(name=name) for name in PANEL),
+        min_length=1,
+        title="Scorers",
+        description="the ranking goes by the mean of their ranks",
+    )
     shortlist: int = Field(
         3,
         ge=1,
