@@ -208,6 +208,8 @@ def _shards(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> list[S
         "candidate": candidate.recipe(),
         "max_images": run.config.selection.max_images,
     }
+    if run.config.selection.engine != "auto":
+        options["engine"] = run.config.selection.engine
     return [
         run.job(
             "features",

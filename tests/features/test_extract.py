@@ -57,7 +57,7 @@ def _plain(network: nn.Module, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def test_folded_features_and_probabilities_are_those_of_the_plain_network(name: str, norms: bool) -> None:
     network = _network(name, pad_type="same") if name == "mobilenetv2_035" else _network(name)
     pixels = _pixels(11)
-    found = extract(network, pixels, PREPROCESS, head=True, batch_size=4)
+    found = extract(network, pixels, PREPROCESS, head=True, batch_size=4, engine="folded")
     features, probabilities = _plain(network, pixels)
     cosine = (found.features * features).sum(1) / (
         np.linalg.norm(found.features, axis=1) * np.linalg.norm(features, axis=1)
@@ -90,7 +90,7 @@ def test_a_network_without_a_head_gives_features_alone() -> None:
 
 def test_a_transformer_runs_unfolded() -> None:
     network = _network("test_vit", img_size=64)
-    found = extract(network, _pixels(3), PREPROCESS, head=True)
+    found = extract(network, _pixels(3), PREPROCESS, head=True, engine="folded")
     features, _ = _plain(network, _pixels(3))
     np.testing.assert_allclose(found.features, features, atol=1e-5)
     assert found.folded == 0
@@ -100,7 +100,7 @@ def test_a_transformer_runs_unfolded() -> None:
 def test_features_that_are_no_vector_are_averaged_over_positions(name: str) -> None:
     arguments = {"img_size": 64} if name == "test_vit" else {}
     network = _network(name, num_classes=0, global_pool="", **arguments)
-    found = extract(network, _pixels(2), PREPROCESS, head=False).features
+    found = extract(network, _pixels(2), PREPROCESS, head=False, engine="folded").features
     with torch.no_grad():
         maps = network.forward_features(normalise(torch.from_numpy(_pixels(2)), PREPROCESS))
     wanted = maps.mean((2, 3)) if maps.ndim == 4 else maps.mean(1)
@@ -147,10 +147,11 @@ def test_a_fold_that_would_change_the_features_is_seen_and_dropped() -> None:
         assert count == 1 and not torch.allclose(
             twin.forward_head(twin.forward_features(x)), plain, rtol=1e-2
         )
-    found = extract(network, _pixels(2), PREPROCESS, head=False)
-    assert found.folded == 0
+    found = extract(network, _pixels(2), PREPROCESS, head=False, engine="folded")
+    assert found.folded == 0 and found.engine == "eager"
+    assert found.note.startswith("folded: ") and found.note.endswith("; computed by eager")
     np.testing.assert_allclose(found.features, plain.numpy(), rtol=1e-4)
-    assert extract(_Tiny(twice=False), _pixels(2), PREPROCESS, head=False).folded == 1
+    assert extract(_Tiny(twice=False), _pixels(2), PREPROCESS, head=False, engine="folded").folded == 1
 
 
 def test_a_convolution_of_a_kind_of_its_own_is_not_folded() -> None:
@@ -190,10 +191,11 @@ def test_progress_counts_images_and_memory_maps_are_read_in_batches(tmp_path: Pa
         PREPROCESS,
         head=False,
         batch_size=3,
+        engine="folded",
         on_progress=lambda done, n: seen.append((done, n)),
     )
     assert seen == [(3, 7), (6, 7), (7, 7)]
-    whole = extract(network, _pixels(7), PREPROCESS, head=False)
+    whole = extract(network, _pixels(7), PREPROCESS, head=False, engine="folded")
     np.testing.assert_allclose(found.features, whole.features, rtol=1e-4, atol=1e-5)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,19 +9,22 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from tlcore.errors import PluginError, UserError
-from tlcore.features.folding import folded
-from tlcore.features.normalisation import normalise
+from tlcore.features.engines.agreement import disagreement
+from tlcore.features.engines.choice import AUTO, check_engine, prepare, to_try
+from tlcore.features.engines.float32 import eager
+from tlcore.features.engines.graph import FeatureGraph, Prepared, feature_graph
+from tlcore.features.engines.hardware import Hardware
+from tlcore.features.engines.work import CountWork, Work
+from tlcore.features.normalisation import normalised_rows
 from tlcore.values import Preprocess
 
 __all__ = ["ExtractedFeatures", "extract"]
 
-FOLD_TOLERANCE = 1e-2
-"""|folded - plain| / |plain| per image, at most: a cosine of at least 0.99995, and the same length."""
 PROBE = 16
-"""Images that go through both networks: enough to see a wrong fold, too few to cost much."""
+"""Images that go through the plain network too: enough to see a wrong engine, too few to cost much."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,15 @@ class ExtractedFeatures:
         features: float32 [n, D], the input of the classifier layer.
         probabilities: float32 [n, Z], softmax of the source head; None without one.
         folded: batch norms that were folded into convolutions; 0 when the network ran as it is.
+        engine: which of tlcore.features.engines computed them.
+        note: why that is not the engine that was to run; "" where it is.
     """
 
     features: NDArray[np.float32]
     probabilities: NDArray[np.float32] | None
     folded: int
+    engine: str = "eager"
+    note: str = ""
 
 
 def extract(
@@ -50,13 +56,16 @@ def extract(
     name: str = "",
     batch_size: int = 64,
     device: str | torch.device = "cpu",
+    engine: str = AUTO,
+    planned: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ExtractedFeatures:
     """Features of `pixels` by a timm network, as it would give them in eval mode.
 
-    Runs a copy (the caller's network is left as it is, its device and mode included) in channels_last with
-    batch norms folded. The first images go through both, and where the features of any differ by more than
-    `FOLD_TOLERANCE` the network runs unfolded. Features that are no vector (a network without pooling) are
+    Runs a copy (the caller's network is left as it is, its device and mode included) by one of the engines. The
+    first images go through the plain network in float32 as well: where an engine's features differ (see
+    tlcore.features.engines.agreement), where it cannot be set up, or where it fails on the way, the next one
+    does all images anew: "folded", then "eager". Features that are no vector (a network without pooling) are
     averaged over their positions.
 
     Args:
@@ -66,11 +75,14 @@ def extract(
         rows: positions in `pixels` to look at, in this order; None: all.
         head: also compute the source head's probabilities, where the network has a head.
         name: of the candidate, for errors.
-        on_progress: called after each batch with images done and images in all.
+        engine: one of tlcore.features.engines, or "auto": the fastest by a cost model of the work, the number
+            of images and the hardware. Nothing is timed: the same machine always takes the same.
+        planned: images of the whole job, where this is a shard of it: all shards take the same engine.
+        on_progress: called after each batch with images done and images in all. It may raise to stop the work.
 
     Raises:
-        UserError: no images, pixels of another shape or type than `preprocess` says, or weights that give
-            NaN or infinite features.
+        UserError: no images, pixels of another shape or type than `preprocess` says, weights that give NaN or
+            infinite features, or an engine that is unknown or cannot run here.
         PluginError: the network is no timm network.
     """
     name = name or type(network).__name__
@@ -79,97 +91,144 @@ def extract(
         if not callable(getattr(network, method, None)):
             raise PluginError(f"the network has no {method}(): it is no timm network", where=name)
     index = np.arange(len(pixels)) if rows is None else rows
-    n = len(index)
-    if n == 0:
+    if len(index) == 0:
         raise UserError("there are no images to extract features from", where=name)
+    hardware = Hardware.of(device)
+    check_engine(engine, hardware)
+    job = _Job(pixels, index, preprocess, min(batch_size, len(index)), device, name, on_progress)
+    graph = feature_graph(network, job.images(0, 1, Prepared(_nothing)), head=head)
+    plain, work = _plain(graph, job)
+    notes: list[str] = []
+    for candidate in to_try(engine, work, planned or len(index), hardware):
+        try:
+            found, folded = _by(candidate, graph, job, plain, work, hardware)
+        except _Unfit as unfit:
+            notes.append(f"{candidate}: {unfit}")
+            continue
+        note = f"{'; '.join(notes)}; computed by {candidate}" if notes else ""
+        return ExtractedFeatures(*found, folded=folded, engine=candidate, note=note)
+    raise PluginError("; ".join(notes), where=name)  # eager failed on the way
+
+
+Outputs = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+
+
+class _Unfit(Exception):
+    """Why an engine cannot do it."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The images of one call."""
+
+    pixels: NDArray[np.uint8]
+    index: NDArray[np.int64]
+    preprocess: Preprocess
+    batch: int
+    device: str | torch.device
+    name: str
+    on_progress: Callable[[int, int], None] | None
+
+    def images(self, start: int, stop: int, way: Prepared) -> torch.Tensor:
+        """Images start … stop-1, the last one again and again where `way` takes more."""
+        rows = self.index[start:stop]
+        if way.batch is not None and len(rows) < way.batch:
+            rows = np.concatenate([rows, np.repeat(rows[-1:], way.batch - len(rows))])
+        return normalised_rows(
+            self.pixels, rows, self.preprocess, dtype=way.dtype, channels_last=way.channels_last, device=self.device
+        )  # fmt: skip
+
+
+def _nothing(images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return (images,)
+
+
+def _plain(graph: FeatureGraph, job: _Job) -> tuple[Outputs, Work]:
+    """What the plain network says of the first images, and the work that one of them is."""
+    way = eager(graph)
+    images = job.images(0, min(PROBE, len(job.index)), way)
+    with torch.no_grad(), CountWork() as counted:
+        outputs = graph(images)
+    found = _arrays(outputs, len(images))
+    _refuse_infinite(found, 0, job.name)
+    return found, counted.per_image(len(images))
+
+
+def _by(
+    engine: str, graph: FeatureGraph, job: _Job, plain: Outputs, work: Work, hardware: Hardware
+) -> tuple[Outputs, int]:
+    """All images by one engine, and the batch norms it folded. Raises _Unfit."""
+    n, last = len(job.index), engine == "eager"
     features: NDArray[np.float32] | None = None
     probabilities: NDArray[np.float32] | None = None
-    with torch.inference_mode():
-        forward, count = _prepared(network, _normalised(pixels[index[:PROBE]], preprocess, device), head)
-        for start in range(0, n, batch_size):
-            found, likely = forward(
-                _normalised(pixels[index[start : start + batch_size]], preprocess, device)
-            )
-            stop = min(start + batch_size, n)
-            if features is None:
-                features = np.empty((n, found.shape[1]), dtype=np.float32)
-            features[start:stop] = found.float().cpu().numpy()
-            wrong = np.flatnonzero(~np.isfinite(features[start:stop]).all(axis=1))
-            if wrong.size:
-                raise UserError(
-                    f"the features are NaN or infinite, first for image {start + int(wrong[0])}",
-                    where=name,
-                    hint="its weights are damaged or do not fit: load them anew, or leave this model out",
-                )
-            if likely is not None:
-                if probabilities is None:
-                    probabilities = np.empty((n, likely.shape[1]), dtype=np.float32)
-                probabilities[start:stop] = likely.cpu().numpy()
-            if on_progress is not None:
-                on_progress(stop, n)
-    assert features is not None  # n > 0 was checked
-    return ExtractedFeatures(features, probabilities, count)
-
-
-def _normalised(pixels: NDArray[np.uint8], preprocess: Preprocess, device: str | torch.device) -> Tensor:
-    # A copy, since a memory map is read-only and torch cannot say so of a tensor.
-    return normalise(torch.from_numpy(np.array(pixels)).to(device), preprocess)
-
-
-Forward = Callable[[Tensor], tuple[Tensor, Tensor | None]]
-
-
-def _prepared(network: nn.Module, probe: Tensor, head: bool) -> tuple[Forward, int]:
-    """A function from a batch to features and probabilities, and the number of folded batch norms."""
-    plain: Any = copy.deepcopy(network).to(probe.device).eval()
-    expected = _vectors(plain.forward_head(plain.forward_features(probe), pre_logits=True), plain)
-    chosen: Any = plain
-    twin: Any
-    twin, count = folded(plain, probe[:1])
-    if count:
+    try:
+        example = job.images(0, 2, Prepared(_nothing))
+        way = prepare(engine, graph, example, work, job.batch, hardware)
+    except Exception as error:  # torch, compilers and exporters raise anything
+        raise _Unfit(f"cannot be set up ({_first_line(error)})") from error
+    for start in range(0, n, job.batch):
+        stop = min(start + job.batch, n)
         try:
-            found = _vectors(twin.forward_head(twin.forward_features(probe), pre_logits=True), twin)
-            apart = torch.linalg.vector_norm(found - expected, dim=1)
-            if bool((apart <= FOLD_TOLERANCE * torch.linalg.vector_norm(expected, dim=1)).all()):
-                chosen = twin
-        except (AttributeError, RuntimeError, TypeError):
-            pass  # a network that reaches into its norms by name cannot run without them
-    chosen = chosen.to(memory_format=torch.channels_last)
-    return _forward(chosen, probe, head), count if chosen is twin else 0
+            found = _arrays(way.run(job.images(start, stop, way)), stop - start)
+        except Exception as error:
+            if last:
+                raise
+            raise _Unfit(f"failed at image {start} ({_first_line(error)})") from error
+        if last:
+            _refuse_infinite(found, start, job.name)
+        elif start < len(plain[0]):
+            seen = slice(start, min(stop, len(plain[0])))
+            reason = disagreement(
+                _rows(found, slice(0, seen.stop - start)), _rows(plain, seen), first=start, reduced=_reduced(way)
+            )  # fmt: skip
+            if reason:
+                raise _Unfit(reason)
+        if not last and not np.isfinite(found[0]).all():
+            raise _Unfit(f"its features are NaN or infinite in images {start} to {stop - 1}")
+        if features is None:
+            features = np.empty((n, found[0].shape[1]), dtype=np.float32)
+            if found[1] is not None:
+                probabilities = np.empty((n, found[1].shape[1]), dtype=np.float32)
+        features[start:stop] = found[0]
+        if probabilities is not None and found[1] is not None:
+            probabilities[start:stop] = found[1]
+        if job.on_progress is not None:
+            job.on_progress(stop, n)
+    assert features is not None  # n > 0 was checked
+    return (features, probabilities), way.folded
 
 
-def _forward(network: Any, probe: Tensor, head: bool) -> Forward:
-    classifier = network.get_classifier() if head and getattr(network, "num_classes", 0) > 0 else None
-    # Most heads end in one linear layer on the features; the others (two heads, a convolution) run whole.
-    maps = network.forward_features(probe)
-    features = network.forward_head(maps, pre_logits=True)
-    linear = isinstance(classifier, nn.Linear) and features.ndim == 2
-    if linear:
-        linear = torch.allclose(network.get_classifier()(features), network.forward_head(maps), atol=1e-4)
-
-    def forward(batch: Tensor) -> tuple[Tensor, Tensor | None]:
-        maps = network.forward_features(batch)
-        features = network.forward_head(maps, pre_logits=True)
-        if classifier is None:
-            return _vectors(features, network), None
-        logits = classifier(features) if linear else network.forward_head(maps)
-        if logits.ndim != 2:  # without pooling the head answers at every position
-            return _vectors(features, network), None
-        return _vectors(features, network), torch.softmax(logits.float(), dim=1)
-
-    return forward
+def _arrays(outputs: tuple[torch.Tensor, ...], images: int) -> Outputs:
+    """float32 features and probabilities of the first `images` rows."""
+    features = outputs[0][:images].float().cpu().numpy()
+    if len(outputs) == 1:
+        return features, None
+    return features, torch.softmax(outputs[1][:images].float(), dim=1).cpu().numpy()
 
 
-def _vectors(features: Tensor, network: Any) -> Tensor:
-    """[n, D]: feature maps [n, D, h, w] or [n, h, w, D] and tokens [n, T, D] are averaged over positions."""
-    if features.ndim == 2:
-        return features
-    width = getattr(network, "num_features", None)
-    channel = 1 if features.ndim == 4 and features.shape[-1] != width else features.ndim - 1
-    return features.mean(dim=[axis for axis in range(1, features.ndim) if axis != channel])
+def _rows(outputs: Outputs, rows: slice) -> Outputs:
+    return outputs[0][rows], None if outputs[1] is None else outputs[1][rows]
 
 
-def _check_pixels(pixels: NDArray[np.uint8], preprocess: Preprocess, name: str) -> None:
+def _reduced(way: Prepared) -> bool:
+    return way.dtype != torch.float32
+
+
+def _refuse_infinite(found: Outputs, start: int, name: str) -> None:
+    wrong = np.flatnonzero(~np.isfinite(found[0]).all(axis=1))
+    if wrong.size:
+        raise UserError(
+            f"the features are NaN or infinite, first for image {start + int(wrong[0])}",
+            where=name,
+            hint="its weights are damaged or do not fit: load them anew, or leave this model out",
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _check_pixels(pixels: NDArray[Any], preprocess: Preprocess, name: str) -> None:
     size = (preprocess.height, preprocess.width, 3)
     if pixels.ndim != 4 or pixels.shape[1:] != size or pixels.dtype != np.uint8:
         raise UserError(

@@ -66,7 +66,7 @@ def candidates(
 
 
 def features(context: StageContext) -> FeatureFiles:
-    """Features of the labelled training images by one candidate. Options: candidate, max_images, shard.
+    """Features of the labelled training images by one candidate. Options: candidate, max_images, engine, shard.
 
     With the option shard, [number, shards]: of one shard of these images, and beside them the moments of its folds.
     """
@@ -86,6 +86,7 @@ def features(context: StageContext) -> FeatureFiles:
         network = cast(ModelSource, context.build("source")).build(candidate)
         extracted = extract(
             network, pixels, preprocess, rows=places[part], head=True, name=candidate.name, device=context.job.device,
+            engine=context.job.options.get("engine", "auto"), planned=len(rows),
             on_progress=lambda done, total: context.progress(done, total, "features"),
         )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
@@ -101,6 +102,7 @@ def features(context: StageContext) -> FeatureFiles:
     return FeatureFiles(
         images=len(own), dim=extracted.features.shape[1], complete=complete,
         images_per_second=round(len(own) / seconds, 2), source_head=extracted.probabilities is not None,
+        engine=extracted.engine, engine_note=extracted.note,
     )  # fmt: skip
 
 
@@ -129,10 +131,12 @@ def score(context: StageContext) -> Ranked:
         moments=Moments.merge(folds), labels=labels, folds=folds if len(folds) > 1 else (), seed=context.job.seed,
         features=lambda: stored().features, source_probabilities=lambda: stored().probabilities,
     )  # fmt: skip
-    return score_candidate(
+    files = context.read("features", FeatureFiles)
+    entry = score_candidate(
         scorers, evidence, candidate, replicates=context.option("replicates"),
-        images_per_second=context.read("features", FeatureFiles).images_per_second,
+        images_per_second=files.images_per_second,
     )  # fmt: skip
+    return entry.model_copy(update={"notes": (*entry.notes, f"engine {files.engine_note}")}) if files.engine_note else entry
 
 
 def rank_candidates(context: StageContext) -> Ranking:

@@ -72,6 +72,8 @@ def merge(context: StageContext) -> FeatureFiles:
             "images": images,
             "images_per_second": round(images / seconds, 2),
             "shards": tuple(shards),
+            "engine": "+".join(sorted({name for part in parts for name in part.engine.split("+")})),
+            "engine_note": next((part.engine_note for part in parts if part.engine_note), ""),
         }
     )
 

@@ -21,7 +21,7 @@ from tlcore.stages.networks import (
     save_weights,
 )
 from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
-from tlcore.stages.values import AdaptedModel, CheckedData, Trained
+from tlcore.stages.values import FLOAT32_ENGINES, AdaptedModel, CheckedData, FeatureFiles, Trained
 from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
@@ -183,9 +183,11 @@ def _accuracy_and_loss(probabilities: NDArray[np.float32], labels: NDArray[np.in
 def _known_features(
     context: StageContext, dataset: Dataset, rows: NDArray[np.int64], network: Network
 ) -> NDArray[np.float32] | None:
-    """Cached features of the training images, if they are of these weights and this layer."""
+    """Cached features of the training images, if they are of these weights and this layer, in full precision."""
     if not context.refs("features") or not context.option("pretrained"):
         return None
+    if not set(context.read("features", FeatureFiles).engine.split("+")) <= FLOAT32_ENGINES:
+        return None  # good enough to rank by, not to train a head on
     from tlcore.stages.shards import joined, stored_parts
 
     stored = joined(stored_parts(context, "features"))

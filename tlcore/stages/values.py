@@ -9,6 +9,7 @@ from pydantic import Field
 from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Ref, Value
 
 __all__ = [
+    "FLOAT32_ENGINES",
     "AdaptedModel",
     "CandidateList",
     "CheckedData",
@@ -19,6 +20,10 @@ __all__ = [
     "PixelFiles",
     "Trained",
 ]
+
+
+FLOAT32_ENGINES = frozenset({"eager", "folded", "onnxruntime"})
+"""Engines whose features are those of the network in float32, but for rounding."""
 
 
 class LoadedData(Value):
@@ -75,6 +80,10 @@ class FeatureFiles(Value):
     images_per_second: float
     source_head: bool
     shards: tuple[Ref, ...] = Field((), description="in the images' order; none: the features lie here")
+    engine: str = Field(
+        "folded", description="of tlcore.features.engines; several, as shards may take: joined by +"
+    )
+    engine_note: str = Field("", description="why that is not the engine that was to run")
 
 
 class Trained(Value):
