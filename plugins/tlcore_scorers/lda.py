@@ -104,13 +104,12 @@ def _fold(
     about = np.where(known[:, None], means, test.means)
     cross = test.sums.T @ about
     scatter = test.gram - cross - cross.T + (about.T * test.counts) @ about
-    scatter = vectors.T @ scatter @ vectors
     centres = vectors.T @ means.T
-    offsets = vectors.T @ (test.sums - test.counts[:, None] * about).T
+    offsets = (test.sums - test.counts[:, None] * about).T
     for strength in strengths:
         # Without any scatter, one unit is as good as another: the nearest mean decides.
-        weights = centres / (sigma + (strength * level if level > 0 else 1.0))[:, None]
-        between = centres.T @ weights
+        weights = vectors @ (centres / (sigma + (strength * level if level > 0 else 1.0))[:, None])
+        between = means @ weights
         own = np.diagonal(between)
         along = weights.T @ offsets  # [b, a]: w_b^T of the sum of x - mu_a
         half = 0.5 * test.counts[:, None] * (own[:, None] + own - 2 * between)

@@ -1,7 +1,8 @@
 """Parts of the images in few coordinates: what held-out scores are computed from.
 
-All parts are counted about one point, the mean of all images, and with fewer images than features in coordinates
-of the space that the images span, where a decomposition costs n^3 and not D^3. Inner products are the same there.
+All parts are counted about one point, the mean of all images, and with far fewer images than features in
+coordinates of the space that the images span, where a decomposition costs n^3 and not D^3. Inner products are the
+same there.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ class Part:
 
 
 def parts_of(folds: Sequence[Moments]) -> list[Part]:
-    """The folds' sums over the classes that occur anywhere, in r = min(D, rank of the images) coordinates."""
+    """The folds' sums over the classes that occur anywhere, in r coordinates: D, or fewer than n where n < D / 2."""
     whole = Moments.merge(folds)
     present = whole.present
-    basis = _row_space(whole) if whole.dim > whole.n else None
+    # With nearly as many images as features the change of coordinates costs more than it saves.
+    basis = _row_space(whole) if whole.dim > 2 * whole.n else None
     parts = []
     for fold in folds:
         fold = fold.rebased(whole.mean)
