@@ -9,7 +9,7 @@ they are worked on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -170,15 +170,15 @@ def _scored(
     features: dict[str, Ref] = {}
     scores: dict[str, Ref] = {}
     failed: dict[str, str] = {}
-    with runners.fleet(run.config, run.store) as run.fleet:
+    with runners.fleet(run.config, run.store) as fleet:
+        several = replace(run, fleet=fleet)  # what it notes, it notes in the same places
         # Side by side all at once; otherwise one candidate is finished before the next begins.
-        for names in [list(usable)] if run.fleet is not None else [[name] for name in usable]:
-            parts = _each(run, {n: _shards(run, usable[n], data, pixels[n]) for n in names}, failed)
+        for names in [list(usable)] if fleet is not None else [[name] for name in usable]:
+            parts = _each(several, {n: _shards(run, usable[n], data, pixels[n]) for n in names}, failed)
             while any(len(refs) > 1 for refs in parts.values()):
-                parts = _each(run, {n: _merges(run, n, refs) for n, refs in parts.items()}, failed)
-            found = _each(
-                run, {n: [_score(run, usable[n], data, refs[0])] for n, refs in parts.items()}, failed
-            )
+                parts = _each(several, {n: _merges(run, n, refs) for n, refs in parts.items()}, failed)
+            jobs = {n: [_score(run, usable[n], data, refs[0])] for n, refs in parts.items()}
+            found = _each(several, jobs, failed)
             scores |= {name: refs[0] for name, refs in found.items()}
             features |= {name: parts[name][0] for name in found}
     return features, scores, failed

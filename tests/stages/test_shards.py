@@ -86,6 +86,7 @@ def test_shards_hold_the_same_bits_and_their_moments_add_up(sharded: Sharded) ->
         np.testing.assert_allclose(stored.source_mass, moments.source_mass, rtol=1e-12)
 
 
+@pytest.mark.slow  # every scorer, with redraws, twice
 def test_scores_do_not_hang_on_the_number_of_shards(sharded: Sharded) -> None:
     scorers = sharded.chain.registry.names("scorer")
     assert "logme" in scorers

@@ -95,7 +95,9 @@ def extract(
         raise UserError("there are no images to extract features from", where=name)
     hardware = Hardware.of(device)
     check_engine(engine, hardware)
-    job = _Job(pixels, index, preprocess, min(batch_size, len(index)), device, name, on_progress)
+    # An engine that takes batches of one size only takes the same size for every shard.
+    batch = min(batch_size, planned or len(index))
+    job = _Job(pixels, index, preprocess, batch, device, name, on_progress)
     graph = feature_graph(network, job.images(0, 1, Prepared(_nothing)), head=head)
     plain, work = _plain(graph, job)
     notes: list[str] = []
