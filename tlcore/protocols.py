@@ -86,6 +86,13 @@ class DataSource(Strategy):
             UserError: nothing there, unreadable manifest, a path outside the root, duplicate ids.
         """
 
+    def depends_on(self) -> tuple[str, ...] | None:
+        """Files and folders that `load` reads: while none of them changes it finds the same. None: cannot say.
+
+        Where all sources of a run can say, a ranking of unchanged files is shown again without being worked out.
+        """
+        return None
+
 
 class DataCheck(Strategy):
     """A pure look at a table and its files; findings are values, never exceptions."""
@@ -104,6 +111,10 @@ class ModelSource(Strategy):
         Raises:
             UserError: the spec names nothing.
         """
+
+    def depends_on(self) -> tuple[str, ...] | None:
+        """Files and folders that `candidates` and `build` read, as for data sources. None: cannot say."""
+        return None
 
     @abstractmethod
     def build(

@@ -18,7 +18,7 @@ from tlcore.registry import Registry
 from tlcore.store import Store
 from tlcore.store_remote import is_url
 from tlcore.values import Ranking, RunRecord
-from tlcore_flows import cli_flags, strategies
+from tlcore_flows import cli_flags, recall, server, strategies
 from tlcore_flows.cli_errors import print_json
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.terminal import Terminal
@@ -142,7 +142,7 @@ def store_place(given: str | None) -> str:
 @contextlib.contextmanager
 def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
     """In here flows can be called: progress goes to stderr, there is a Prefect server, flows find the store."""
-    from tlcore_flows import observe, server
+    from tlcore_flows import observe
 
     os.environ["TLCORE_HOME"] = str(root)
     # Threads that spin while they wait cost a busy machine far more than they save: training steps of small
@@ -190,11 +190,17 @@ def _rank(given: Mapping[str, Any]) -> None:
     if folder is not None:
         with _writing_figures(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    with flows(root, verbose=given["verbose"], debug=given["debug"]):
-        from tlcore_flows.rank import rank
+    # With a server of the user's own the flow runs each time, to be seen there.
+    key = None if server.has_server() else recall.address(config, open_registry(root))
+    ranking = recall.find(root, key)
+    if ranking is not None:
+        typer.echo("  rank    cached: no file has changed since it was made", err=True)
+    else:
+        with flows(root, verbose=given["verbose"], debug=given["debug"]):
+            from tlcore_flows.rank import rank
 
-        document = rank(config)
-    ranking = Ranking.model_validate(document)
+            ranking = Ranking.model_validate(rank(config))
+        recall.keep(root, key, ranking)
     written: tuple[Path, ...] = ()
     if folder is not None:
         from tlcore.report.ranking_figures import write_figures

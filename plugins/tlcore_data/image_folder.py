@@ -34,6 +34,9 @@ class ImageFolder(DataSource):
 
         return read_folder(self.path, labelled=self.labelled, folders=self.folders)
 
+    def depends_on(self) -> tuple[str, ...]:
+        return (self.path,)
+
 
 @hookimpl
 def tlcore_data_sources() -> list[type[DataSource]]:

@@ -41,6 +41,9 @@ class Manifest(DataSource):
         None, description="folder that relative paths start at and no path leaves; default: the file's own"
     )
 
+    def depends_on(self) -> tuple[str, ...]:
+        return (self.path, self.root if self.root is not None else str(Path(self.path).expanduser().parent))
+
     def load(self) -> Dataset:
         from tlcore.data.paths import existing
         from tlcore.data.schema import image_table

@@ -53,6 +53,12 @@ class Local(ModelSource):
         options = self._options(path)
         return candidates_in(path, source=self.card.name, options=options, include=self.include)
 
+    def depends_on(self) -> tuple[str, ...]:
+        from pathlib import Path
+
+        path = Path(self.spec).expanduser()
+        return (str(path.parent if path.is_file() else path),)  # a file is described by the index beside it
+
     def build(
         self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True
     ) -> nn.Module:

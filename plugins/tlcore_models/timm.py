@@ -63,6 +63,14 @@ class Timm(ModelSource):
             )
         return tuple(self._candidate(name) for name in names)
 
+    def depends_on(self) -> tuple[str, ...] | None:
+        """The hub cache; with `allow_download` the hub may answer something else each time."""
+        if self.allow_download:
+            return None
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        return (self.cache_dir or HF_HUB_CACHE,)
+
     def build(
         self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True
     ) -> nn.Module:
