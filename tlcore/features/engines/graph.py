@@ -42,7 +42,7 @@ class FeatureGraph(nn.Module):
 
     def around(self, network: nn.Module) -> FeatureGraph:
         """The same graph around another form of the network."""
-        return FeatureGraph(network, self.logits).eval()
+        return _graph(network, self.logits)
 
 
 @dataclass(frozen=True)
@@ -65,24 +65,36 @@ class Prepared:
 
 
 def feature_graph(network: nn.Module, example: Tensor, *, head: bool) -> FeatureGraph:
-    """A copy of `network`, in eval mode on the example's device, with the cheapest way to its source logits.
+    """`network` in eval mode on the example's device, with the cheapest way to its source logits.
+
+    The graph holds the network itself where that is in eval mode and on the device already, else a copy: nothing
+    here or in the engines changes it.
 
     Most heads end in one linear layer on the features; the others (two heads, a convolution) run whole. Without
     pooling a head answers at every position: then there are no logits.
     """
-    plain: Any = copy.deepcopy(network).to(example.device).eval()
+    plain: Any = network
+    places = {value.device for value in (*network.parameters(), *network.buffers())}
+    if places - {example.device} or any(module.training for module in network.modules()):
+        plain = copy.deepcopy(network).to(example.device).eval()
     if not head or getattr(plain, "num_classes", 0) <= 0:
-        return FeatureGraph(plain, "none").eval()
+        return _graph(plain, "none")
     with torch.no_grad():
         maps = plain.forward_features(example)
         features = plain.forward_head(maps, pre_logits=True)
         whole = plain.forward_head(maps)
         classifier = plain.get_classifier()
         if not isinstance(whole, Tensor) or whole.ndim != 2:
-            return FeatureGraph(plain, "none").eval()
+            return _graph(plain, "none")
         linear = isinstance(classifier, nn.Linear) and features.ndim == 2
         linear = linear and torch.allclose(classifier(features), whole, atol=1e-4)
-    return FeatureGraph(plain, "linear" if linear else "whole").eval()
+    return _graph(plain, "linear" if linear else "whole")
+
+
+def _graph(network: nn.Module, logits: Logits) -> FeatureGraph:
+    graph = FeatureGraph(network, logits)
+    graph.training = False  # of itself alone: the network is in eval mode
+    return graph
 
 
 def _vectors(features: Tensor, network: Any) -> Tensor:
