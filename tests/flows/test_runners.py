@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -159,6 +158,7 @@ def _ref(folder: Path) -> Ref:
 def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
     runner: str, place: Path, alone: Ranking, tmp_path: Path
 ) -> None:
+    psutil = pytest.importorskip("psutil")
     features = tmp_path / "stages" / "features"
     killed: list[int] = []
 
@@ -166,18 +166,24 @@ def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
         return [path for path in features.iterdir() if path.name.startswith(".")] if features.is_dir() else []
 
     def kill() -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not killed:
-            # Two stages are half done and there are two workers, so each of them is in the middle of one.
-            if len(half_done()) == 2 and (found := workers()):
-                os.kill(found[0].pid, signal.SIGKILL)
-                killed.append(found[0].pid)
-            time.sleep(0.005)
+        """Kill the first worker that holds the lock of a stage whose folder is half done."""
+        while not over.wait(0.005):
+            busy = {f"features-{path.name.split('.')[1]}.lock" for path in half_done()}
+            for process in workers() if busy else ():
+                with contextlib.suppress(psutil.Error):
+                    if busy & {Path(file.path).name for file in process.open_files()}:
+                        process.kill()
+                        killed.append(process.pid)
+                        return
 
+    over = threading.Event()
     killer = threading.Thread(target=kill)
     killer.start()
-    found = ranked(configured(place, runner), tmp_path)
-    killer.join()
+    try:
+        found = ranked(configured(place, runner), tmp_path)
+    finally:
+        over.set()
+        killer.join()
     assert len(killed) == 1
     assert_same(found, alone, 1e-10)
     assert half_done() == []
