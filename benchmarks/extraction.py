@@ -1,6 +1,6 @@
 """From JPEG files to features: tlcore against the plain timm loop, and against what its parts take alone.
 
-    python -m benchmarks.extraction [--models resnet18 …] [--images 600] [--repeats 5] [--engine auto] [--threads 0]
+    python -m benchmarks.extraction [--models resnet18 …] [--images 1000] [--repeats 5] [--engine auto] [--threads 0]
 
 Ways, each in a process of its own, in turn, so that a change of the machine's speed meets all of them:
 
@@ -246,7 +246,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--images", type=int, default=600)
+    parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")

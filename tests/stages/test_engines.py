@@ -1,0 +1,108 @@
+"""Which engine computed features, where it is written down, and what may be trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from tests.stages.conftest import Chain, source, write_images, write_zoo
+from tlcore.errors import UserError
+from tlcore.features.engines.choice import ENGINES, missing
+from tlcore.features.engines.hardware import Hardware
+from tlcore.stages.base import StageJob, run_stage
+from tlcore.stages.values import FLOAT32_ENGINES, FeatureFiles
+from tlcore.values import Candidate, Ranked, Ref
+
+BF16_IS_MISSING = missing("bf16", Hardware.of("cpu"))
+
+
+class Ready:
+    def __init__(self, chain: Chain, tmp_path: Path) -> None:
+        self.chain = chain
+        self.data = chain.data(write_images(tmp_path / "photos", 40, seed=0))
+        self.candidate: Candidate = chain.candidates(write_zoo(tmp_path / "zoo", ("test_resnet",)))[0]
+        self.pixels = chain.pixels(self.data, self.candidate)
+
+    def features(self, **options: object) -> Ref:
+        return self.chain(
+            "features",
+            inputs={"data": self.data, "pixels": self.pixels},
+            options={"candidate": self.candidate.recipe(), "max_images": 100, **options},
+            strategies={"source": source(self.candidate)},
+        )
+
+    def probe(self, **inputs: Ref) -> np.ndarray:
+        """The head's weights that a linear probe learns."""
+        ref = self.chain(
+            "train",
+            inputs={"data": self.data, "pixels": self.pixels, **inputs},
+            options={"candidate": self.candidate.recipe(), "pretrained": True},
+            strategies={"source": source(self.candidate), "tuner": ("tuner", "linear-probe", {})},
+        )
+        weights = load_file(self.chain.store.folder(ref) / "weights.safetensors")
+        return next(value for name, value in sorted(weights.items()) if value.shape == (3, self.dim))
+
+    @property
+    def dim(self) -> int:
+        return self.chain.store.read(self.features(), FeatureFiles).dim
+
+
+@pytest.fixture
+def ready(chain: Chain, tmp_path: Path) -> Ready:
+    return Ready(chain, tmp_path)
+
+
+def _files(ready: Ready, ref: Ref) -> FeatureFiles:
+    return ready.chain.store.read(ref, FeatureFiles)
+
+
+def test_features_say_which_engine_computed_them(ready: Ready) -> None:
+    chosen = _files(ready, ready.features())
+    assert chosen.engine in ENGINES and chosen.engine_note == ""
+    for engine in ("eager", "folded"):
+        assert _files(ready, ready.features(engine=engine)).engine == engine
+
+
+def test_an_unknown_engine_is_the_callers_to_mend(ready: Ready) -> None:
+    with pytest.raises(UserError, match='no engine named "fast"'):
+        ready.features(engine="fast")
+
+
+def test_shards_that_took_several_engines_name_them_all_and_keep_a_note(ready: Ready) -> None:
+    parts = []
+    for index, engine in enumerate(("folded", "eager")):
+        ref = ready.features(engine=engine, shard=[index, 2])
+        if engine == "eager":  # as a shard leaves it whose engine was not the wanted one
+            value = _files(ready, ref).model_copy(
+                update={"engine_note": "bf16: cosine 0.9; computed by eager"}
+            )
+            (ready.chain.store.folder(ref) / "value.json").write_text(value.model_dump_json())
+        parts.append(ref)
+    job = StageJob(stage="merge", inputs={"parts": tuple(parts)})
+    merged = run_stage(ready.chain.store, ready.chain.registry, job).ref
+    files = _files(ready, merged)
+    assert files.engine == "eager+folded" and files.engine_note == "bf16: cosine 0.9; computed by eager"
+    score = ready.chain(
+        "score", inputs={"data": ready.data, "features": merged},
+        options={"candidate": ready.candidate.model_dump(mode="json"), "replicates": 0},
+        strategies={"s": ("scorer", "logme", {})},
+    )  # fmt: skip
+    assert any("computed by eager" in note for note in ready.chain.store.read(score, Ranked).notes)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ["folded", "bf16"])
+def test_a_head_is_trained_on_cached_features_only_where_they_are_float32(ready: Ready, engine: str) -> None:
+    if engine == "bf16" and BF16_IS_MISSING:
+        pytest.skip(BF16_IS_MISSING)
+    features = ready.features(engine=engine)
+    alone = ready.probe()
+    file = ready.chain.store.folder(features) / "features.npy"
+    shuffled = np.load(file)[::-1].copy()  # features that nobody could mistake for the right ones
+    file.chmod(0o644)
+    np.save(file, shuffled)
+    reused = not np.allclose(alone, ready.probe(features=features), atol=1e-4)
+    assert reused == (engine in FLOAT32_ENGINES)
