@@ -136,7 +136,11 @@ def score(context: StageContext) -> Ranked:
         scorers, evidence, candidate, replicates=context.option("replicates"),
         images_per_second=files.images_per_second,
     )  # fmt: skip
-    return entry.model_copy(update={"notes": (*entry.notes, f"engine {files.engine_note}")}) if files.engine_note else entry
+    return (
+        entry.model_copy(update={"notes": (*entry.notes, f"engine {files.engine_note}")})
+        if files.engine_note
+        else entry
+    )
 
 
 def rank_candidates(context: StageContext) -> Ranking:
