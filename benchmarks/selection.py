@@ -16,9 +16,11 @@ import argparse
 import csv
 import itertools
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,44 +42,54 @@ def achieved() -> dict[str, dict[str, float]]:
 
 
 def write_scores(store: Path) -> None:
-    """Every scorer on every candidate and set, at default options."""
-    import time
+    """Every scorer on every candidate and set, at default options; what the table has already is left as it is.
 
+    Remove benchmarks/results/scores.csv to have all of them anew.
+    """
+    bench = Bench(store, shared_data())
+    names = [name for name in bench.registry.names("scorer") if name != "mean-margin"]  # the example plugin's
+    done: set[tuple[str, str]] = set()
+    if SCORES.is_file():
+        with SCORES.open(encoding="utf-8", newline="") as file:
+            done = {(row["set"], row["candidate"]) for row in csv.DictReader(file)}
+    else:
+        _append([dict(zip(COLUMNS, COLUMNS, strict=True))])
+    for set_name in sorted({row["set"] for row in read_table()}):
+        for candidate in bench.candidates():
+            if (set_name, candidate.name) not in done:
+                _append(_scores(bench, set_name, candidate, names))
+                print(f"{set_name} {candidate.name}: scored", flush=True)
+
+
+def _append(lines: list[dict[str, object]]) -> None:
+    with SCORES.open("a", encoding="utf-8", newline="") as file:
+        csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(lines)
+
+
+def _scores(bench: Bench, set_name: str, candidate: Any, names: Sequence[str]) -> list[dict[str, object]]:
     from tlcore.errors import TlcoreError
     from tlcore.features.files import load_features
-    from tlcore.protocols import Evidence
     from tlcore.stages.tables import load_table
     from tlcore.stages.values import CheckedData
 
-    bench = Bench(store, shared_data())
-    names = [name for name in bench.registry.names("scorer") if name != "mean-margin"]
-    lines: list[dict[str, object]] = []
-    for set_name in sorted({row["set"] for row in read_table()}):
-        for candidate in bench.candidates():
-            inputs = bench.inputs(set_name, candidate)
-            checked = bench.store.read(inputs["data"][0], CheckedData)
-            dataset = load_table(bench.store.folder(inputs["data"][0]), checked)
-            stored = load_features(bench.store.folder(inputs["features"][0]))
-            label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
-            labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
-            evidence: Evidence = evidence_of(
-                stored.features, labels, len(dataset.classes), stored.probabilities
-            )
-            lines.append(_line(set_name, candidate.name, "(parameters)", float(candidate.params), 0.0))
-            for name in names:
-                scorer = bench.registry.build("scorer", name, {}, where="benchmark")
-                started = time.process_time()
-                try:
-                    value = float(scorer.score(evidence))  # type: ignore[attr-defined]
-                except TlcoreError as error:
-                    print(f"{set_name} {candidate.name} {name}: {error.what}", file=sys.stderr)
-                    continue
-                lines.append(_line(set_name, candidate.name, name, value, time.process_time() - started))
-            print(f"{set_name} {candidate.name}: scored", flush=True)
-    with SCORES.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
+    inputs = bench.inputs(set_name, candidate)
+    checked = bench.store.read(inputs["data"][0], CheckedData)
+    dataset = load_table(bench.store.folder(inputs["data"][0]), checked)
+    stored = load_features(bench.store.folder(inputs["features"][0]))
+    label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
+    labels = np.array([label_of[name] for name in stored.sample_ids], dtype=np.int64)
+    evidence = evidence_of(stored.features, labels, len(dataset.classes), stored.probabilities)
+    lines = [_line(set_name, candidate.name, PRIOR, float(candidate.params), 0.0)]
+    for name in names:
+        scorer = bench.registry.build("scorer", name, {}, where="benchmark")
+        started = time.process_time()
+        try:
+            value = float(scorer.score(evidence))
+        except TlcoreError as error:
+            print(f"{set_name} {candidate.name} {name}: {error.what}", file=sys.stderr)
+            continue
+        lines.append(_line(set_name, candidate.name, name, value, time.process_time() - started))
+    return lines
 
 
 def evidence_of(features, labels, classes, probabilities):  # type: ignore[no-untyped-def]
