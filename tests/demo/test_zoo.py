@@ -59,6 +59,7 @@ def test_a_finished_zoo_is_used_again_and_another_seed_is_another_zoo(zoo: Path)
     assert (same / "random-resnet.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_zoo_goes_on_after_the_last_finished_network(tmp_path: Path) -> None:
     class Interrupted(BaseException):
         pass

@@ -51,6 +51,7 @@ def test_six_take_part_five_name_the_remedy_and_the_audio_network_is_left_out(
     assert len(listed) == 12
 
 
+@pytest.mark.slow
 def test_every_network_that_takes_part_is_built_whole_from_its_file(
     weights: Path, listed: dict[str, Candidate]
 ) -> None:

@@ -362,6 +362,7 @@ def test_no_colour_of_the_light_palette_is_left_in_a_figure(card: str) -> None:
         assert not re.findall(r"#[0-9a-fA-F]{6}", figure)
 
 
+@pytest.mark.slow
 def test_cards_made_in_threads_are_as_good_as_one_after_another(make: Make) -> None:
     record = make(trials=(), adaptation=None, baselines=())
 

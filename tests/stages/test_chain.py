@@ -203,7 +203,7 @@ def adapt(chain: Chain, data: Ref, pixels: Ref, model: Ref, adapter: str) -> Ref
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("adapter", ["coral", "dann"])
+@pytest.mark.parametrize("adapter", ["coral", pytest.param("dann", marks=pytest.mark.slow)])
 def test_target_labels_change_nothing_but_the_final_test(chain: Chain, tmp_path: Path, adapter: str) -> None:
     """The same target images under true and under scrambled labels: equal weights, equal choices."""
     photos = write_images(tmp_path / "photos", 8, seed=0)
