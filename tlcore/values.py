@@ -212,8 +212,9 @@ class Ranked(Value):
         {},
         description="the score on each subset of the images, per scorer; the same subsets for all candidates",
     )
-    draw_scale: float = Field(
-        1.0, description="sqrt(m / (n - m)): from the deviation on m of n images to that on all of them"
+    draw_scale: dict[str, float] = Field(
+        {},
+        description="from the deviations of `draws` to those over new images of the same number, per scorer",
     )
     panel: float | None = Field(
         None, description="mean over the scorers of rank / (candidates + 1); lower is better"

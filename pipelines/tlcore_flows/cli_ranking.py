@@ -125,7 +125,7 @@ def _table(columns: list[_Column], longest: int) -> Table:
 
 
 def _legend(ranking: Ranking) -> str:
-    parts = [f"Scores on {ranking.images:,} labelled images, higher is better."]
+    parts = [f"Scores on up to {ranking.images:,} labelled images, higher is better."]
     if any(entry.rank_interval is not None for entry in ranking.entries):
         parts.append("Rank: in brackets where it lies in 95 % of redraws of the images.")
     if len(level_with_best(ranking)) > 1:

@@ -43,7 +43,13 @@ def _entry(
     draws: dict[str, tuple[float | None, ...]] | None = None,
     scale: float = 1.0,
 ) -> Ranked:
-    return Ranked(candidate=name, rank=None, scores=scores, draws=draws or {}, draw_scale=scale)
+    return Ranked(
+        candidate=name,
+        rank=None,
+        scores=scores,
+        draws=draws or {},
+        draw_scale=dict.fromkeys(draws or {}, scale),
+    )
 
 
 def _normal(name: str, mean: float, noise: float, seed: int, scorers: tuple[str, ...] = SCORERS) -> Ranked:
@@ -212,7 +218,14 @@ def test_one_draw_in_twenty_is_enough_to_tie_and_none_is_not() -> None:
     assert _ranked([best, once]).shortlist == ("best", "once")
     assert _ranked([best, never]).shortlist == ("best",)
     # ... and the scale from the subset to all images counts.
-    assert _ranked([best, never.model_copy(update={"draw_scale": 2.0})]).shortlist == ("best", "never")
+    assert _ranked([best, never.model_copy(update={"draw_scale": {"a": 2.0}})]).shortlist == ("best", "never")
+
+
+def test_scores_that_rounding_alone_parts_share_their_rank() -> None:
+    np.testing.assert_array_equal(tied_ranks(np.array([0.0, -2.2e-17, 1e-16])), [2, 2, 2])
+    np.testing.assert_array_equal(tied_ranks(np.array([-1e-17, -3.6e-14, -0.5])), [1.5, 1.5, 3])
+    np.testing.assert_array_equal(tied_ranks(np.array([1e6, 1e6 + 1e-4, 1.0])), [1.5, 1.5, 3])
+    np.testing.assert_array_equal(tied_ranks(np.array([3e-8, 1e-8, 2e-8])), [1, 3, 2])
 
 
 def test_the_shortlist_is_cut_at_its_limit_best_first() -> None:

@@ -15,9 +15,11 @@ from tlcore.errors import UserError
 from tlcore.features.moments import Moments
 from tlcore.protocols import Card, Evidence, Scorer
 from tlcore.selection.ranking import left_out, rank, score_candidate
-from tlcore.selection.subsets import half_samples, jackknife_interval, rotated
+from tlcore.selection.subsets import draw_scale, half_samples, jackknife_interval, rotated
 from tlcore.values import Candidate, Ranked
+from tlcore_scorers.knn import KNearestNeighbours
 from tlcore_scorers.logme import LogME, class_evidence
+from tlcore_scorers.parc import Parc
 
 CANDIDATE = Candidate(name="net", source={}, architecture="resnet18", params=11, prior=70.0)
 
@@ -88,7 +90,7 @@ def test_replicates_of_a_rotation_invariant_score_equal_those_on_the_features_th
         float(class_evidence(Moments.of(features[rows], labels[rows], 3)).per_row.mean())
         for rows in half_samples(labels, 20, seed=0)
     ]
-    wanted = jackknife_interval(entry.scores["logme"], values, 60, 30)
+    wanted = jackknife_interval(entry.scores["logme"], values, draw_scale(60, 30))
     assert entry.spread["logme"].low == pytest.approx(wanted.low, abs=1e-9)
     assert entry.spread["logme"].high == pytest.approx(wanted.high, abs=1e-9)
 
@@ -172,6 +174,19 @@ def test_the_spread_is_that_of_new_draws_of_images(d: int) -> None:
         scores.append(entry.scores["logme"])
         widths.append((entry.spread["logme"].high - entry.spread["logme"].low) / (2 * 1.96))
     assert 0.6 < np.mean(widths) / np.std(scores, ddof=1) < 1.6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scorer", [Parc(max_images=60), KNearestNeighbours(max_images=60)], ids=lambda one: one.card.name
+)
+def test_the_spread_of_a_score_from_a_sample_is_that_of_new_draws_of_images(scorer: Scorer) -> None:
+    scores, widths = [], []
+    for seed in range(40):
+        entry = score_candidate([scorer], _evidence(*_data(n=900, d=12, seed=seed)), CANDIDATE)
+        scores.append(entry.scores[scorer.card.name])
+        widths.append((entry.spread[scorer.card.name].high - scores[-1]) / 1.96)
+    assert 0.7 < np.mean(widths) / np.std(scores, ddof=1) < 1.4
 
 
 def test_candidates_are_ordered_by_mean_rank_and_skipped_ones_come_last() -> None:

@@ -6,6 +6,7 @@ import threading
 from typing import ClassVar
 
 import numpy as np
+import pytest
 from pydantic import PrivateAttr
 from threadpoolctl import threadpool_info
 
@@ -13,7 +14,7 @@ from tlcore.errors import UserError
 from tlcore.features.moments import Moments
 from tlcore.protocols import Card, Evidence, Scorer
 from tlcore.selection.blas import SMALL, calm_blas
-from tlcore.selection.ranking import COSTLY_ROWS, score_candidate
+from tlcore.selection.ranking import COSTLY_ROWS, MINIMUM_REPLICATES, score_candidate
 from tlcore.selection.subsets import draw_scale, half_samples
 from tlcore.values import Candidate
 
@@ -51,6 +52,13 @@ class FoldedTurned(Witness):
     card: ClassVar[Card] = Card(
         "folded-turned", "s", "none", traits=frozenset({"folds", "rotation-invariant"})
     )
+
+
+class Sampling(Scorer):
+    card: ClassVar[Card] = Card("sampling", "s", "none", traits=frozenset({"features"}))
+
+    def score(self, evidence: Evidence) -> float:
+        return float(evidence.features()[evidence.sample(100)].mean())
 
 
 class Costly(Witness):
@@ -92,7 +100,7 @@ def test_draws_are_the_scores_on_the_half_samples_in_their_order() -> None:
         np.testing.assert_allclose(seen.moments.centred_gram, wanted.centred_gram, rtol=1e-12)
         np.testing.assert_allclose(seen.moments.source_mass, wanted.source_mass, rtol=1e-12)
     assert entry.draws["witness"] == (30.0,) * 12
-    assert entry.draw_scale == draw_scale(60, 30) == 1.0
+    assert set(entry.draw_scale.values()) == {draw_scale(60, 30)} == {1.0}
     firsts = [int(rows[0]) for rows in subsets]
     defined = [value for value in firsts if value % 2 == 0]
     if len(defined) >= 8:
@@ -114,11 +122,11 @@ def test_scorers_that_want_the_same_share_one_evidence() -> None:
     witness, second, turned, reader = Witness(), Second(), Turned(), TurnedReader()
     score_candidate([witness, second, turned, reader], _evidence(), CANDIDATE, replicates=8)
     assert len(witness._seen) == len(turned._seen) == 9
-    assert all(a is b for a, b in zip(witness._seen, second._seen, strict=True))
-    assert all(a is b for a, b in zip(turned._seen[1:], reader._seen[1:], strict=True))
+    assert all(a.moments is b.moments for a, b in zip(witness._seen, second._seen, strict=True))
+    assert all(a.moments is b.moments for a, b in zip(turned._seen[1:], reader._seen[1:], strict=True))
     assert [e.moments.dim for e in witness._seen] == [90] * 9
     assert [e.moments.dim for e in turned._seen] == [60, *[30] * 8]
-    assert reader._seen[0] is witness._seen[0]  # on all images, who reads features sees them as they are
+    assert reader._seen[0].moments is witness._seen[0].moments  # on all images, who reads features sees them as they are
 
 
 def test_turned_images_keep_all_inner_products() -> None:
@@ -146,16 +154,45 @@ def test_folds_are_made_for_who_wants_them_and_sum_to_the_moments() -> None:
     assert all(seen.folds == () for seen in without._seen)
 
 
-def test_a_costly_scorer_is_not_asked_again_on_large_subsets_and_says_so() -> None:
-    small, large = 2 * COSTLY_ROWS, 2 * COSTLY_ROWS + 6
-    entry = score_candidate([Costly()], _evidence(small, 4, 2), CANDIDATE, replicates=8)
-    assert len(entry.draws["costly"]) == 8
+def test_a_costly_scorer_is_asked_again_on_part_of_each_large_subset() -> None:
+    costly, second = Costly(), Second()
+    entry = score_candidate([costly, second], _evidence(600, 4, 2), CANDIDATE, replicates=8)
+    assert [seen.labels.size for seen in costly._seen] == [600, *[COSTLY_ROWS] * 8]
+    assert [seen.labels.size for seen in second._seen] == [600, *[300] * 8]
+    for part, whole in zip(costly._seen[1:], second._seen[1:], strict=True):
+        assert {tuple(row) for row in part.features()} <= {tuple(row) for row in whole.features()}
+        assert np.ptp(np.bincount(part.labels)) == 0
+    assert entry.draw_scale == {"second": 1.0, "costly": draw_scale(600, 300, 600, COSTLY_ROWS)}
+    assert entry.draw_scale["costly"] == pytest.approx(np.sqrt(160 / 440))
+
+
+def test_a_costly_scorer_is_not_asked_again_where_two_images_of_each_class_are_too_many() -> None:
+    classes = COSTLY_ROWS // 2 + 1
     costly = Costly()
-    entry = score_candidate([costly, Second()], _evidence(large, 4, 2), CANDIDATE, replicates=8)
+    entry = score_candidate([costly, Second()], _evidence(6 * classes, 4, classes), CANDIDATE, replicates=8)
     assert len(costly._seen) == 1 and list(entry.draws) == ["second"]
     assert entry.notes == (
         f"costly: no spread, its cost on subsets of more than {COSTLY_ROWS} images is too high",
     )
+
+
+def test_a_scorer_that_reads_a_sample_has_the_scale_of_the_sample() -> None:
+    entry = score_candidate([Sampling()], _evidence(600, 4, 2), CANDIDATE, replicates=8)
+    assert entry.draw_scale["sampling"] == pytest.approx(np.sqrt((1 / 100) / (1 / 100 - 1 / 600)))
+
+
+def test_classes_of_one_image_count_for_nothing_in_the_scale() -> None:
+    """They are in every subset: the class of ten alone varies, by halves."""
+    labels = np.array([0] * 10 + list(range(1, 11)))
+    features = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    evidence = Evidence(Moments.of(features, labels, 11), labels, lambda: features, lambda: None)
+    assert score_candidate([Second()], evidence, CANDIDATE, replicates=8).draw_scale == {"second": 1.0}
+
+
+def test_too_few_replicates_for_an_interval_give_none_and_say_so() -> None:
+    entry = score_candidate([Second()], _evidence(), CANDIDATE, replicates=MINIMUM_REPLICATES - 1)
+    assert entry.draws == {} and entry.spread == {}
+    assert entry.notes == ("second: no spread, fewer than 8 replicates",)
 
 
 def test_no_replicates_and_no_labels_to_halve_give_scores_without_draws() -> None:

@@ -63,8 +63,9 @@ def test_targets_that_are_numbers_are_a_clear_error() -> None:
         8, zeros, zeros[:1], zeros, np.zeros((3, 3)), zeros[:1], zeros[:1], np.zeros((3, 1))
     )
     regression = replace(evidence(drawn(8, 3), np.arange(8) % 2, 2), regression=numbers)
-    with pytest.raises(UserError, match="knn needs classes"):
+    with pytest.raises(UserError, match="knn needs classes") as refused:
         labelled_sample(regression, 100, "knn")
+    assert refused.value.hint == "use logme"
 
 
 @pytest.mark.parametrize(("n", "d"), [(50, 12), (12, 50), (20, 20)])

@@ -87,7 +87,7 @@ def _ranked(entry: Ranked) -> dict[str, Any]:
         "scores": {name: _number(value) for name, value in entry.scores.items()},
         "spread": {name: _interval(value) for name, value in entry.spread.items()},
         "draws": {name: [_number(value) for value in values] for name, values in entry.draws.items()},
-        "draw_scale": _number(entry.draw_scale),
+        "draw_scale": {name: _number(value) for name, value in entry.draw_scale.items()},
         "params": entry.params,
         "gmacs": _number(entry.gmacs),
         "prior": _number(entry.prior),

@@ -9,13 +9,13 @@ mean of these over its scorers, in (0, 1); lower is better.
 How firm: every score was computed again on the same subsets s = 1 … S of the images (m of n, the same ones
 for all candidates). On each of them candidate and scorer get a redrawn score
 
-    T'_s = T + (T_s - mean_s T_s) sqrt(m / (n - m)),
+    T'_s = T + (T_s - mean_s T_s) c,    c = sqrt(m / (n - m)) for a score that reads all images,
 
 the score on all images plus the deviation on this subset, scaled from m images to n as the delete-d
-jackknife does (`tlcore.selection.subsets`). The deviations of all candidates and scorers come from the same
-images: what they have in common (a subset that is easy for everybody) moves all of them and changes no
-rank. The panel computed from the T'_s of one s is one draw of the ranking, and the S draws say how the
-ranking would vary over other images of the same kind.
+jackknife does (`tlcore.selection.subsets`; c is larger for a score that reads a sample alone). The
+deviations of all candidates and scorers come from the same images: what they have in common (a subset that
+is easy for everybody) moves all of them and changes no rank. The panel computed from the T'_s of one s is
+one draw of the ranking, and the S draws say how the ranking would vary over other images of the same kind.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ __all__ = ["TIED_SHARE", "Standing", "panel_means", "standings", "tied_ranks"]
 
 Float = NDArray[np.float64]
 TIE = 1e-9
-"""Scores nearer than this share of their size are equal: rounding must not decide a rank."""
+"""Scores nearer than this share of the largest one by size are equal: rounding must not decide a rank."""
+ROUNDING = 1e-12
+"""So are scores nearer than this, where all of them are nearly 0."""
 TIED_SHARE = 0.05
 """A candidate that is at least as good as the best one in this share of the draws cannot be told from it."""
 _QUANTILES = (0.025, 0.975)
@@ -48,8 +50,8 @@ class Standing:
         panel: mean over its scorers of rank / (candidates ranked + 1).
         rank: 1 + the number of candidates with a lower panel; equal panels share it (1, 1, 3).
         rank_interval: the 2.5 % and the 97.5 % quantile of the rank over the draws (the smallest rank that at
-            least this share of the draws does not exceed, so whole numbers), widened to hold `rank`; None where
-            no score of the candidate was redrawn.
+            least this share of the draws does not exceed, so whole numbers; up to 39 draws that is their
+            least and greatest rank), widened to hold `rank`; None where no score of the candidate was redrawn.
         tied_with_best: it has rank 1; or its scores were redrawn, and there is a candidate of rank 1 that it
             is at least as good as (panel not higher, in the same draw) in at least 5 % of the draws.
     """
@@ -118,8 +120,8 @@ def tied_ranks(scores: Float) -> Float:
     """Ranks from 1 for the highest score, [C]; scores that are equal to within rounding share the mean of theirs."""
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
-    size = np.maximum(np.abs(ordered[:-1]), np.abs(ordered[1:]))
-    starts = np.concatenate(([0], np.flatnonzero(ordered[:-1] - ordered[1:] > TIE * size) + 1))
+    nearest = max(TIE * float(np.abs(ordered).max(initial=0.0)), ROUNDING)
+    starts = np.concatenate(([0], np.flatnonzero(ordered[:-1] - ordered[1:] > nearest) + 1))
     ends = np.append(starts[1:], scores.size)
     ranks = np.empty(scores.size)
     ranks[order] = np.repeat((starts + 1 + ends) / 2, ends - starts)
@@ -138,7 +140,7 @@ def _table(entries: Sequence[Ranked], scorers: Sequence[str]) -> Float:
 
 
 def _deviations(entries: Sequence[Ranked], scorers: Sequence[str]) -> Float:
-    """(T_s - mean_s T_s) sqrt(m / (n - m)), [S, C, scorers]; 0 where there is no T_s."""
+    """(T_s - mean_s T_s) c, [S, C, scorers]; 0 where there is no T_s."""
     counts = {len(entry.draws[name]) for entry in entries for name in scorers if _drawn(entry, name)}
     if len(counts) > 1:
         raise UserError(
@@ -150,7 +152,7 @@ def _deviations(entries: Sequence[Ranked], scorers: Sequence[str]) -> Float:
         for column, name in enumerate(scorers):
             if _drawn(entry, name):
                 drawn = np.array(entry.draws[name], dtype=np.float64)  # None becomes NaN
-                shift = (drawn - np.nanmean(drawn)) * entry.draw_scale
+                shift = (drawn - np.nanmean(drawn)) * entry.draw_scale.get(name, 1.0)
                 found[:, row, column] = np.where(np.isnan(shift), 0.0, shift)
     return found
 

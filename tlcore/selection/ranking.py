@@ -7,16 +7,19 @@ one scorer does wrong ends the run; it is written down where the score would hav
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import chain
 
-from tlcore.errors import PluginError, TlcoreError, UserError
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcore.errors import TlcoreError, UserError
 from tlcore.protocols import Evidence, Scorer
+from tlcore.selection.asking import Asked, ask
 from tlcore.selection.blas import calm_blas
 from tlcore.selection.panel import standings
 from tlcore.selection.redraws import SharedEvidence, redraws, whole
-from tlcore.selection.subsets import draw_scale, half_samples, jackknife_interval
+from tlcore.selection.subsets import draw_scale, half_samples, jackknife_interval, stratified
 from tlcore.values import Candidate, Interval, Ranked, Ranking
 
 __all__ = ["SHORTLIST", "left_out", "rank", "score_candidate"]
@@ -24,7 +27,7 @@ __all__ = ["SHORTLIST", "left_out", "rank", "score_candidate"]
 SHORTLIST = 3
 """Candidates at most that go on when they cannot be told from the best."""
 COSTLY_ROWS = 160
-"""Images of a subset up to which a scorer with the trait "costly" is asked again on every subset."""
+"""Images of a subset, at most, that a scorer with the trait "costly" is asked about."""
 MINIMUM_REPLICATES = 8
 """With fewer replicates than this an interval would be a guess, and none is given."""
 
@@ -43,15 +46,17 @@ def score_candidate(
     score. A candidate without any score is skipped, with the notes as the reason.
 
     `draws` holds the score on each of `replicates` subsets of m of the n images (half of each class, 512
-    images at most), None where it is not defined there, and `draw_scale` is sqrt(m / (n - m)). The subsets
-    follow `evidence.seed` and the labels alone, so that they are the same for all candidates: `rank`
-    compares candidates draw by draw. `spread` is a 95 % interval for the score over draws of as many images
+    images at most), None where it is not defined there, and `draw_scale` the factor from deviations there to
+    those over n new images (`tlcore.selection.subsets.draw_scale`), by how many images the scorer read: all,
+    or as many as `Evidence.sample` gave it. A scorer with the trait "costly" gets 160 images at most of each
+    subset. The subsets follow `evidence.seed` and the labels alone, so that they are the same for all
+    candidates: `rank` compares candidates draw by draw. `spread` is a 95 % interval for the score over draws of as many images
     with the same class counts, by the delete-half jackknife (see `tlcore.selection.subsets`). A bootstrap
     with replacement will not do: it repeats images, and evidence takes a repeated image for a confirmed
     one, so that the whole interval lies above the score it belongs to.
 
-    No draws, and a note that says so: a scorer that is defined on fewer than 8 of the subsets, and a scorer
-    with the trait "costly" where a subset has more than 160 images.
+    No draws, and a note that says so: fewer than 8 replicates, a scorer that is defined on fewer than 8 of the
+    subsets, and a scorer with the trait "costly" where two images of each class are more than 160.
 
     Args:
         replicates: subsets, 0 for no draws.
@@ -66,43 +71,53 @@ def score_candidate(
     draws: dict[str, tuple[float | None, ...]] = {}
     spread: dict[str, Interval] = {}
     notes: list[str] = []
-    images = evidence.labels.size
-    subsets = half_samples(evidence.labels, replicates, evidence.seed) if evidence.regression is None else []
+    read: dict[str, int] = {}
+    scale: dict[str, float] = {}
+    subsets = _subsets(evidence, replicates)
     half = subsets[0].size if subsets else 0
     with calm_blas(min(evidence.moments.n, evidence.moments.dim)):
         shared = whole(evidence)
         for scorer in scorers:
             try:
-                scores[scorer.card.name] = _checked_score(scorer, shared.evidence_for(scorer))
+                asked = ask(scorer, shared.evidence_for(scorer))
+                scores[scorer.card.name], read[scorer.card.name] = asked.score, asked.read
             except TlcoreError as error:
                 notes.append(f"{scorer.card.name}: {error.what}")
-        repeated = []
-        for scorer in scorers:
-            if scorer.card.name not in scores or not replicates:
-                continue
-            reason = _not_redrawn(scorer, half, images)
-            if reason:
-                notes.append(f"{scorer.card.name}: no spread, {reason}")
-            else:
-                repeated.append(scorer)
+    costly = _smaller(subsets, evidence)
+    repeated = []
+    for scorer in scorers:
+        if scorer.card.name not in scores or not replicates:
+            continue
+        reason = _not_redrawn(scorer, subsets, costly, evidence.labels.size, replicates)
+        if reason:
+            notes.append(f"{scorer.card.name}: no spread, {reason}")
+        else:
+            repeated.append(scorer)
+    redrawn: dict[str, list[Asked | None]] = {}
     with calm_blas(half):
-        redrawn = [_redrawn(repeated, subset) for subset in redraws(evidence, subsets)] if repeated else []
+        for rows, some in _by_rows(repeated, subsets, costly):
+            for subset in redraws(evidence, rows):
+                for name, answer in _redrawn(some, subset).items():
+                    redrawn.setdefault(name, []).append(answer)
+    single = np.count_nonzero(np.bincount(evidence.labels) == 1) if repeated else 0
     for scorer in repeated:
         name = scorer.card.name
-        drawn = tuple(row.get(name) for row in redrawn)
-        defined = [value for value in drawn if value is not None]
-        if len(defined) >= min(MINIMUM_REPLICATES, replicates) > 1:
-            draws[name] = drawn
-            spread[name] = jackknife_interval(scores[name], defined, images, half)
-        else:
+        defined = [one for one in redrawn[name] if one is not None]
+        if len(defined) < MINIMUM_REPLICATES:
             notes.append(f"{name}: no spread, the score is not defined on subsets of the images")
+            continue
+        # A class of one image is in every subset: it varies nothing, and does not count.
+        counts = (evidence.labels.size, half, read[name], max(one.read for one in defined))
+        scale[name] = draw_scale(*(max(count - int(single), 1) for count in counts))
+        draws[name] = tuple(None if one is None else one.score for one in redrawn[name])
+        spread[name] = jackknife_interval(scores[name], [one.score for one in defined], scale[name])
     return Ranked(
         candidate=candidate.name,
         rank=None,
         scores=scores,
         spread=spread,
         draws=draws,
-        draw_scale=draw_scale(images, half) if draws else 1.0,
+        draw_scale=scale,
         notes=tuple(notes),
         params=candidate.params,
         gmacs=candidate.gmacs,
@@ -201,39 +216,61 @@ def _static_prior(scored: Sequence[Ranked], source: str) -> tuple[str, list[int 
     return name, [None if value is None else 1 + sum(other > value for other in known) for value in values]
 
 
-def _not_redrawn(scorer: Scorer, half: int, images: int) -> str:
+def _subsets(evidence: Evidence, replicates: int) -> list[NDArray[np.intp]]:
+    if evidence.regression is not None or replicates < MINIMUM_REPLICATES:
+        return []
+    return half_samples(evidence.labels, replicates, evidence.seed)
+
+
+def _smaller(subsets: Sequence[NDArray[np.intp]], evidence: Evidence) -> list[NDArray[np.intp]]:
+    """For costly scorers: of each subset `COSTLY_ROWS` images at most (but two of each class)."""
+    return [
+        rows[stratified(evidence.labels[rows], COSTLY_ROWS, evidence.seed + number)]
+        for number, rows in enumerate(subsets)
+    ]
+
+
+def _not_redrawn(
+    scorer: Scorer,
+    subsets: Sequence[NDArray[np.intp]],
+    costly: Sequence[NDArray[np.intp]],
+    images: int,
+    replicates: int,
+) -> str:
     """Why a scorer is not asked again on subsets; empty where it is. By sizes alone, never by a clock."""
-    if not half:
+    if replicates < MINIMUM_REPLICATES:
+        return f"fewer than {MINIMUM_REPLICATES} replicates"
+    if not subsets:
         return "there are no class labels to take even subsets by"
-    if half >= images:
+    if subsets[0].size >= images:
         return "the score is not defined on subsets of the images"
-    if "costly" in scorer.card.traits and half > COSTLY_ROWS:
+    if "costly" in scorer.card.traits and costly[0].size > COSTLY_ROWS:
         return f"its cost on subsets of more than {COSTLY_ROWS} images is too high"
     return ""
 
 
-def _redrawn(scorers: Sequence[Scorer], subset: SharedEvidence) -> dict[str, float]:
-    """The scores on one subset, of the scorers that are defined on it."""
-    found = {}
+def _by_rows(
+    scorers: Sequence[Scorer], subsets: list[NDArray[np.intp]], costly: list[NDArray[np.intp]]
+) -> list[tuple[list[NDArray[np.intp]], list[Scorer]]]:
+    """The subsets with the scorers that are asked on them; one list where both kinds are the same."""
+    if not scorers:
+        return []
+    if costly[0].size == subsets[0].size:
+        return [(subsets, list(scorers))]
+    dear = [scorer for scorer in scorers if "costly" in scorer.card.traits]
+    return [
+        (rows, some)
+        for rows, some in ((subsets, [one for one in scorers if one not in dear]), (costly, dear))
+        if some
+    ]
+
+
+def _redrawn(scorers: Sequence[Scorer], subset: SharedEvidence) -> dict[str, Asked | None]:
+    """The scores on one subset; None for a scorer that is not defined on it."""
+    found: dict[str, Asked | None] = {}
     for scorer in scorers:
         try:
-            found[scorer.card.name] = _checked_score(scorer, subset.evidence_for(scorer))
+            found[scorer.card.name] = ask(scorer, subset.evidence_for(scorer))
         except TlcoreError:
-            continue
+            found[scorer.card.name] = None
     return found
-
-
-def _checked_score(scorer: Scorer, evidence: Evidence) -> float:
-    """The score, or an error of tlcore whatever the scorer does."""
-    name = scorer.card.name
-    if "source-probabilities" in scorer.card.traits and evidence.moments.source_mass is None:
-        raise UserError("needs a network with its source head, and this one has none")
-    try:
-        value = float(scorer.score(evidence))
-    except TlcoreError:
-        raise
-    except Exception as error:  # a plugin may raise anything, and must not end the run
-        raise PluginError(f"the scorer failed: {type(error).__name__}: {error}", where=name) from error
-    if not math.isfinite(value):
-        raise PluginError(f"the scorer returned {value}, which is no score", where=name)
-    return value

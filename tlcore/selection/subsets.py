@@ -11,6 +11,10 @@ theory for jackknife variance estimation", eq. 2.1) gives from the scores T_s of
 
 and m = n / 2 makes the factor 1. The mean of the T_s differs from T_n (a score from fewer images is not
 the same score), so the interval is centred on T_n itself.
+
+A score that reads u of the n images, and u_s of those of a subset, varies like 1 / u over new images and like
+1 / u_s - 1 / n over the subsets (drawing without replacement), so the factor is (1 / u) / (1 / u_s - 1 / n):
+with u = n and u_s = m that of the jackknife.
 """
 
 from __future__ import annotations
@@ -68,20 +72,25 @@ def half_samples(labels: NDArray[np.int64], replicates: int, seed: int) -> list[
     ]
 
 
-def jackknife_interval(score: float, replicates: Sequence[float], n: int, m: int) -> Interval:
-    """score ± 1.96 sd, with the delete-(n-m) jackknife's sd from the scores of subsets of m rows.
+def jackknife_interval(score: float, replicates: Sequence[float], scale: float) -> Interval:
+    """score ± 1.96 sd, with the sd of the scores on subsets times `scale` (see `draw_scale`).
 
     Meaning: if the same number of images per class were drawn anew from where these came from, the score
     would differ from its expectation by more than half this width in about 1 of 20 draws. It says nothing
     of how well the score foretells accuracy.
     """
-    spread = float(np.std(np.asarray(replicates), ddof=1)) * draw_scale(n, m)
+    spread = float(np.std(np.asarray(replicates), ddof=1)) * scale
     return Interval(low=score - NORMAL_95 * spread, high=score + NORMAL_95 * spread)
 
 
-def draw_scale(n: int, m: int) -> float:
-    """sqrt(m / (n - m)): from the deviations of scores on m of n rows to those on n rows (the factor above)."""
-    return math.sqrt(m / (n - m))
+def draw_scale(n: int, m: int, read: int | None = None, read_of_subset: int | None = None) -> float:
+    """From the deviations of scores on subsets of m of n rows to those over new rows: the root of the factor above.
+
+    Args:
+        read: rows that the score on all rows reads; None for all n.
+        read_of_subset: rows that it reads of a subset; None for all m. Fewer than n.
+    """
+    return math.sqrt((1 / (read or n)) / (1 / (read_of_subset or m) - 1 / n))
 
 
 def rotated(features: NDArray[np.floating]) -> NDArray[np.float64]:
