@@ -176,6 +176,14 @@ class Scorer(Strategy):
             UserError: the score is not defined on this evidence (one class, no variance, …).
         """
 
+    def remarks(self, evidence: Evidence) -> tuple[str, ...]:
+        """What a person should know about the score of this candidate and cannot see from its value. None here.
+
+        Asked once, after `score` on all the images of the candidate; never on subsets of them. Each is one line
+        without the scorer's name, which the host puts before it among the notes of the candidate.
+        """
+        return ()
+
 
 @dataclass(frozen=True)
 class TrainTask:

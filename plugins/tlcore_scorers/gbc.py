@@ -66,11 +66,17 @@ def bhattacharyya_distances(
 
 
 class GBC(Scorer):
-    """Minus the overlap of all pairs of classes, on a log scale unless told otherwise."""
+    """Minus the overlap of all pairs of classes, on a log scale (nats, no fixed scale) unless told otherwise.
+
+    Compare networks of similar width only. B is a sum over features, and each feature adds what the means and
+    variances of its classes differ by from chance: about 1 / (2 m) with m images per class, pure noise too. For 200
+    images of 5 classes 2048 features of noise so score 23.8, and 128 features from which LDA tells nine in ten
+    unseen images 1.6. For this reason it is not in the default panel.
+    """
 
     card: ClassVar[Card] = Card(
         name="gbc",
-        summary="minus the Bhattacharyya overlap of the classes as Gaussians, on a log scale",
+        summary="minus the overlap of the classes as Gaussians, in nats; grows with width: compare networks of similar width",
         reference="Pandy et al. 2022, Transferability Estimation using Bhattacharyya Class Separability, section 3",
     )
 

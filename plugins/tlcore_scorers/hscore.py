@@ -69,7 +69,11 @@ def shrunk_h_score(moments: Moments, alpha: float) -> float:
 
 
 class HScore(Scorer):
-    """Regularised H-score: 0 for features that say nothing, up to the number of classes less one."""
+    """Regularised H-score: 0 for features that say nothing, up to the number of classes less one.
+
+    Features that occur twice raise it, those of pure noise too: Ledoit and Wolf's estimate takes the copies for
+    structure and shrinks less.
+    """
 
     card: ClassVar[Card] = Card(
         name="hscore",

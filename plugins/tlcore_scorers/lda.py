@@ -185,8 +185,9 @@ class LDA(Scorer):
     def score(self, evidence: Evidence) -> float:
         """Mean of `class_accuracy` over the classes with at least two images.
 
-        The strength of shrinking is the one that scores best of 1e-4, 1e-3, … 1e2. Classes weigh the same,
-        however many images they have. O(folds (r^3 + r^2 K)) in time, r = min(n, D).
+        The strength of shrinking is the one that scores best of 1e-4, 1e-3, … 1e2. Choosing one number by the
+        score that is reported flatters all candidates alike, and little. Classes weigh the same, however many
+        images they have. O(folds (r^3 + r^2 K)) in time, r = min(n, D).
         """
         folds = held_out_folds(evidence, self.card.name)
         strengths = [self.shrinkage] if self.shrinkage else [10.0**power for power in range(-4, 3)]

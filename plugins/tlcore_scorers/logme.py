@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from pydantic import Field
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from tlcore.features.regression import RegressionMoments
 
 __all__ = ["LogME", "class_evidence", "target_evidence"]
+
+_FOUND: WeakKeyDictionary[Moments | RegressionMoments, dict[bool, LogEvidence]] = WeakKeyDictionary()
+"""By the statistics, while they live, and `centred`: `score` and `remarks` want the same costly evidence."""
 
 
 def class_evidence(moments: Moments, *, centred: bool = True) -> LogEvidence:
@@ -84,7 +88,8 @@ def target_evidence(moments: RegressionMoments) -> LogEvidence:
 class LogME(Scorer):
     """Mean over classes, or over real-valued targets, of the maximum log evidence of a Bayesian linear model.
 
-    Per image, in nats. Where the evidence has real-valued targets they are scored, and centred in any case.
+    Per image, in nats. Where the evidence has real-valued targets they are scored, and centred in any case. They
+    reach it through `Evidence.regression`, from Python alone: the tables that the command line reads hold classes.
     """
 
     card: ClassVar[Card] = Card(
@@ -104,9 +109,41 @@ class LogME(Scorer):
 
         O(D^3 + D^2 K) in time, whatever n is.
         """
-        if evidence.regression is not None:
-            return float(target_evidence(evidence.regression).per_row.mean())
-        return float(class_evidence(evidence.moments, centred=self.centred).per_row.mean())
+        return float(self._found(evidence).per_row.mean())
+
+    def remarks(self, evidence: Evidence) -> tuple[str, ...]:
+        """Where the evidence is that of no features at all, or of features that leave no error."""
+        found = self._found(evidence)
+        kind = "classes" if evidence.regression is None else "targets"
+        said = []
+        if without := int(found.no_signal.sum()):
+            said.append(
+                f"no linear signal for {without} of {found.no_signal.size} {kind}: "
+                "the evidence is largest without the features"
+            )
+        if whole := int(found.interpolates.sum()):
+            said.append(
+                f"the features fit {whole} of {found.interpolates.size} {kind} without error"
+                + (
+                    ", as features that are as many as the images may: held-out scores say more"
+                    if found.rank >= found.rows
+                    else ": the value there is a numerical bound, the same for all candidates that do so"
+                )
+            )
+        return tuple(said)
+
+    def _found(self, evidence: Evidence) -> LogEvidence:
+        """The evidence of all targets, worked out once for the same statistics."""
+        targets = evidence.regression
+        known = _FOUND.setdefault(evidence.moments if targets is None else targets, {})
+        centred = self.centred or targets is not None
+        if centred not in known:
+            known[centred] = (
+                class_evidence(evidence.moments, centred=centred)
+                if targets is None
+                else target_evidence(targets)
+            )
+        return known[centred]
 
 
 @hookimpl

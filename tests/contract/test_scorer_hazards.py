@@ -36,6 +36,8 @@ looking = pytest.mark.parametrize(
     ids=lambda scorer: scorer.card.name,
 )
 """Those that look at features at all."""
+LIFTED_BY_WIDTH = {"gbc": "similar width", "sfda": "more features than images"}
+"""Scorers that put wide noise above narrow features that know the classes, and the words of their card about it."""
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +95,29 @@ def test_knowing_features_score_above_noise_with_many_and_with_few_images(
 ) -> None:
     labels = problem(n, d)[1]
     assert scored(scorer, *problem(n, d, skill=0.0), skill=0.0) < scored(scorer, problem(n, d)[0], labels)
+
+
+@pytest.fixture(scope="module")
+def wide_noise() -> Evidence:
+    """200 images of 5 classes, 2048 features that say nothing."""
+    return evidence_of(*problem(200, 2048, 5, skill=0.0, seed=1), classes=5, skill=0.0)
+
+
+@pytest.fixture(scope="module")
+def narrow_networks() -> list[Evidence]:
+    """128 and 16 features of the same images, from which about nine in ten unseen ones are classified."""
+    sizes = ((128, 0.3), (16, 0.7))
+    return [evidence_of(*problem(200, d, 5, skill=skill), classes=5) for d, skill in sizes]
+
+
+@looking
+def test_wide_noise_scores_below_narrow_features_that_know_the_classes_or_the_card_warns_of_width(
+    scorer: Scorer, wide_noise: Evidence, narrow_networks: list[Evidence]
+) -> None:
+    noise = scorer.score(wide_noise)
+    below = all(noise < scorer.score(network) for network in narrow_networks)
+    warning = LIFTED_BY_WIDTH.get(scorer.card.name)
+    assert below if warning is None else (not below and warning in scorer.card.summary)
 
 
 @every
@@ -228,8 +253,13 @@ def test_real_valued_targets_are_scored_or_refused_and_constant_ones_refused(sco
         if scorer.card.name == "logme" and not constant:
             assert math.isfinite(scorer.score(evidence))
         else:
-            with pytest.raises(UserError):
+            with pytest.raises(UserError) as refused:
                 scorer.score(evidence)
+            if scorer.card.name != "logme":  # which alone takes numbers, so the others point to it alone
+                hint = refused.value.hint or ""
+                assert "logme" in hint and not {one.card.name for one in SCORERS if one.card.name in hint} - {
+                    "logme"
+                }
 
 
 @pytest.mark.parametrize(

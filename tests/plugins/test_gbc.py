@@ -65,6 +65,13 @@ def test_the_log_keeps_the_order_and_does_not_underflow() -> None:
     )
 
 
+def test_a_known_limit_pure_noise_adds_one_over_twice_the_images_of_a_class_per_feature() -> None:
+    features = np.random.default_rng(0).normal(size=(200, 2048))
+    distances = bhattacharyya_distances(Moments.of(features, np.arange(200) % 5, 5))
+    assert distances[~np.eye(5, dtype=bool)].mean() / 2048 == pytest.approx(1 / 80, rel=0.1)
+    assert "width" in GBC.card.summary
+
+
 def test_a_class_of_one_image_takes_the_variance_within_the_classes() -> None:
     features, labels = _problem(n=41, k=2)
     labels[-1] = 2

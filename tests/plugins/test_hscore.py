@@ -95,3 +95,12 @@ def test_shrinkage_of_nought_and_of_one_are_reached_and_finite() -> None:
 def test_a_copy_of_the_moments_is_worked_on() -> None:
     evidence = tiny_evidence(60, 3, 8)
     assert HScore().score(evidence) == HScore().score(evidence)
+
+
+def test_a_known_limit_features_that_occur_twice_raise_the_score_of_noise() -> None:
+    labels = np.arange(200) % 5
+    noise = np.random.default_rng(0).normal(size=(200, 64))
+    once, twice = (Moments.of(features, labels, 5) for features in (noise, np.column_stack([noise, noise])))
+    assert from_moments(twice) < 0.6 * from_moments(once)
+    scores = [shrunk_h_score(moments, from_moments(moments)) for moments in (once, twice)]
+    assert scores[0] < 0.1 < 0.5 < scores[1]

@@ -41,3 +41,9 @@ def test_classes_as_features_score_one_and_rotation_scale_and_offset_change_noth
 def test_better_separated_classes_score_higher() -> None:
     scores = [LinearCKA().score(tiny_evidence(skill=skill)) for skill in (0.0, 0.5, 1.0, 3.0)]
     assert scores == sorted(scores)
+
+
+def test_a_known_limit_ever_more_features_of_noise_tend_to_a_value_above_nought() -> None:
+    limit = np.sqrt((5 - 1) / (100 - 1))
+    scores = [LinearCKA().score(tiny_evidence(100, 5, dim, skill=0.0)) for dim in (8, 128, 2000)]
+    assert scores[0] < 0.5 * limit < scores[1] < scores[2] == pytest.approx(limit, rel=0.05)

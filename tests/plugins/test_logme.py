@@ -222,6 +222,101 @@ def test_where_the_evidence_rises_towards_no_noise_at_all_the_limit_is_reached_t
     assert interpolating > 3
 
 
+def _from_singular_values(features: NDArray, labels: NDArray) -> NDArray:
+    """The centred evidence per class by an SVD of the features, which squares no condition number, and a scan of t."""
+    rows = len(features) - 1
+    left, singular, _ = np.linalg.svd(features - features.mean(0), full_matrices=False)
+    left, sigma = left[:, :rows], singular[:rows] ** 2
+    found = []
+    for label in np.unique(labels):
+        target = (labels == label) - np.mean(labels == label)
+        energy = (left.T @ target) ** 2
+        rest = max(target @ target - energy.sum(), 0.0) if sigma.size < rows else 0.0
+
+        def negative(u: float, energy: NDArray = energy, rest: float = rest) -> float:
+            t = np.exp(u)
+            left_over = rest + (energy * t / (sigma + t)).sum()
+            return 0.5 * (np.log(2 * np.pi * np.e * left_over / rows) + np.log1p(sigma / t).sum() / rows)
+
+        scan = np.linspace(np.log(sigma[-1]) - 5, np.log(sigma[0]) + 25, 2000)
+        top = scan[np.argmin([negative(u) for u in scan])]
+        found.append(-minimize_scalar(negative, bounds=(top - 0.05, top + 0.05), method="bounded").fun)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("condition", [1e8, 1e10])
+@pytest.mark.parametrize(
+    ("n", "d", "signal", "tolerance"),
+    [
+        (200, 30, 0.3, 1e-7),
+        (400, 300, 0.3, 1e-7),
+        (400, 300, 1.5, 1e-7),
+        (60, 120, 0.3, 1e-7),
+        (60, 120, 1.5, 1e-7),
+        # Few strong features: those below 1e-6 of the largest, which the Gram matrix cannot hold, count a little.
+        (200, 30, 1.5, 1e-4),
+    ],
+)
+def test_badly_conditioned_features_score_as_their_singular_values_say(
+    n: int, d: int, signal: float, tolerance: float, condition: float
+) -> None:
+    draw = np.random.default_rng(0)
+    labels = np.arange(n) % 3
+    features = (signal * draw.normal(size=(3, d)))[labels] + draw.normal(size=(n, d))
+    features *= np.geomspace(1, 1 / condition, d)
+    found = class_evidence(Moments.of(features, labels, 3)).per_row
+    np.testing.assert_allclose(found, _from_singular_values(features, labels), atol=tolerance, rtol=0)
+
+
+def _remarks(features: NDArray, labels: NDArray) -> tuple[str, ...]:
+    moments = Moments.of(features, labels, int(labels.max()) + 1)
+    return LogME().remarks(Evidence(moments, labels, lambda: features, lambda: None))
+
+
+def test_remarks_say_where_there_is_no_signal_and_where_no_error() -> None:
+    labels = np.arange(40) % 4
+    draw = np.random.default_rng(0)
+    assert _remarks(*_problem(80, 10)) == ()
+    nothing = _remarks(np.repeat(draw.normal(size=(10, 3)), 4, axis=0), labels)
+    assert len(nothing) == 1 and nothing[0].startswith("no linear signal for 4 of 4 classes")
+    held = np.column_stack([draw.normal(size=(40, 3)), labels == 2])
+    floor = _remarks(held, labels)[-1]
+    assert floor.startswith("the features fit 1 of 4 classes without error") and "numerical bound" in floor
+    wide = _remarks(2.0 * draw.normal(size=(4, 300))[labels] + draw.normal(size=(40, 300)), labels)
+    assert len(wide) == 1 and "as many as the images may" in wide[0]
+
+
+def test_remarks_on_real_targets_speak_of_targets() -> None:
+    features, targets = _regression(40, 5)
+    exact = np.column_stack([targets[:, 0], features @ np.arange(5)])
+    evidence = _regression_evidence(features, exact)
+    assert LogME().remarks(evidence)[-1].startswith("the features fit 1 of 2 targets without error")
+
+
+def test_remarks_work_out_nothing_a_second_time_and_keep_no_statistics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import gc
+    import weakref
+
+    from tlcore_scorers import logme
+
+    calls = []
+    real = logme.class_evidence
+    monkeypatch.setattr(logme, "class_evidence", lambda *a, **k: calls.append(k) or real(*a, **k))
+    features, labels = _problem(40, 6)
+    evidence = Evidence(Moments.of(features, labels, 3), labels, lambda: features, lambda: None)
+    for centred in (True, False, True):
+        scorer = LogME(centred=centred)
+        scorer.score(evidence)
+        scorer.remarks(evidence)
+    assert calls == [{"centred": True}, {"centred": False}]
+    watched = weakref.ref(evidence.moments)
+    del evidence
+    gc.collect()
+    assert watched() is None
+
+
 @pytest.mark.parametrize("value", [0.0, 1e4, 0.3])
 def test_features_without_variance_are_a_clear_error(value: float) -> None:
     with pytest.raises(UserError, match="features carry no variance"):
@@ -264,15 +359,18 @@ def _regression(n: int, d: int, seed: int = 0, noise: float = 0.5) -> tuple[NDAr
     return features, features @ draw.normal(size=(d, 2)) + noise * draw.normal(size=(n, 2))
 
 
-def _regression_score(features: NDArray, targets: NDArray) -> float:
-    none = Evidence(
+def _regression_evidence(features: NDArray, targets: NDArray) -> Evidence:
+    return Evidence(
         moments=Moments.of(features, np.zeros(len(features), dtype=int), 1),
         labels=np.zeros(len(features), dtype=np.int64),
         features=lambda: features,
         source_probabilities=lambda: None,
         regression=RegressionMoments.of(features, targets),
     )
-    return LogME().score(none)
+
+
+def _regression_score(features: NDArray, targets: NDArray) -> float:
+    return LogME().score(_regression_evidence(features, targets))
 
 
 @pytest.mark.parametrize(("n", "d", "noise"), [(40, 6, 0.5), (24, 60, 1.0), (24, 60, 30.0)])

@@ -117,7 +117,9 @@ def test_moved_images_lie_between_themselves_and_the_other_classes() -> None:
     np.testing.assert_array_equal(rows, kept)
 
 
-def test_the_paper_s_shrinkage_saturates_for_more_features_than_images_and_the_default_does_not() -> None:
+def test_the_paper_s_shrinkage_ties_noise_with_features_that_know_something_and_the_default_parts_these() -> (
+    None
+):
     good, labels = problem(60, 100, signal=0.1)
     noise = np.random.default_rng(1).normal(size=(60, 100))
     noise[:, 0] *= 10  # sigma_max above 4.6
@@ -125,6 +127,20 @@ def test_the_paper_s_shrinkage_saturates_for_more_features_than_images_and_the_d
     assert score(good, labels, shrinkage="paper", measure="probability") == pytest.approx(1, abs=1e-9)
     assert score(noise, labels, shrinkage="paper", measure="probability") == pytest.approx(1, abs=1e-9)
     assert score(good, labels) > score(noise, labels) + 0.001
+
+
+def test_a_known_limit_the_default_too_overfits_where_features_are_more_than_images() -> None:
+    """In-sample: wide noise beats narrow features that know the classes, and wide ones that know them tie at 0."""
+    labels = np.arange(60) % 3
+    draw = np.random.default_rng(0)
+    noise = draw.normal(size=(60, 512))
+    narrow = draw.normal(size=(3, 16))[labels] + draw.normal(size=(60, 16))
+    assert score(narrow, labels) < -0.05 < -0.02 < score(noise, labels) < 0
+    for signal in (0.5, 1.0):
+        assert score(signal * draw.normal(size=(3, 512))[labels] + noise, labels) == pytest.approx(
+            0, abs=1e-12
+        )
+    assert "overfits" in Sfda.card.summary
 
 
 def test_classes_that_are_points_score_finitely() -> None:

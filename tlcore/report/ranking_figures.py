@@ -235,7 +235,7 @@ def achieved_figure(record: RunRecord) -> Figure | None:
 
 
 def write_figures(ranking: Ranking, folder: Path) -> tuple[Path, ...]:
-    """Write cost.png and intervals.png, as far as there is something to draw; the paths that were written.
+    """Write cost.png, intervals.png and achieved.png, as far as there is something to draw; the paths written.
 
     Raises:
         OSError: the folder cannot be made or written.

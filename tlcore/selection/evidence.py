@@ -48,6 +48,7 @@ class LogEvidence:
         ratio: [K], the maximising t = alpha / beta, in squared units of the features; infinite where the
             best model ignores the features.
         rank: eigenvalues that were kept.
+        rows: N, as it was given.
         no_signal: [K], the evidence is largest without any feature (t -> infinity).
         interpolates: [K], the features explain the target wholly (S at its floor, t -> 0). With fewer
             eigenvalues than rows the evidence then has no upper bound and the value comes from the floor:
@@ -57,6 +58,7 @@ class LogEvidence:
     per_row: Float
     ratio: Float
     rank: int
+    rows: int
     no_signal: NDArray[np.bool_]
     interpolates: NDArray[np.bool_]
 
@@ -134,6 +136,7 @@ def _evidence(curve: Curve, scale: float, squares: Float, best: Float, place: Fl
         per_row=null + np.maximum(best, 0.0),
         ratio=np.where(at_infinity, math.inf, np.exp(place) * scale),
         rank=int(curve.sigma.size),
+        rows=curve.rows,
         no_signal=at_infinity,
         interpolates=np.where(at_infinity, 1.0, left) <= 2 * RESIDUAL_FLOOR,
     )

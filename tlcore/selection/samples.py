@@ -66,7 +66,7 @@ def labelled_sample(evidence: Evidence, limit: int, scorer: str, *, per_class: i
     if evidence.regression is not None:
         raise UserError(
             f"{scorer} needs classes, and the targets of these images are numbers",
-            hint="choose a score for regression: logme, ridge-cv or linear-cka",
+            hint="use logme",
         )
     every = evidence.features()
     codes = checked_labels(evidence.labels, len(every), evidence.moments.classes)
