@@ -227,6 +227,10 @@ def test_a_result_that_left_the_cache_comes_back_without_work(url: str, tmp_path
         ("nosuchthing://bucket/x", "no file system for this store: Protocol not known: nosuchthing"),
         ("abfs://container/x", "a package for this kind of store is missing"),
         ("file:///dev/null/x", "cannot be used"),
+        ("dir://x", "dir:// cannot be opened by this URL alone"),
+        ("github://x", "github:// cannot be opened by this URL alone"),
+        ("reference://x", "reference:// cannot be opened by this URL alone"),
+        ("zip://x", "zip:// cannot be opened by this URL alone"),
     ],
 )
 def test_a_place_that_cannot_be_a_store_is_the_callers_to_mend(
@@ -238,6 +242,26 @@ def test_a_place_that_cannot_be_a_store_is_the_callers_to_mend(
         Store.open(place, cache=tmp_path / "a")
     assert caught.value.where == place and caught.value.hint
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), UserError)  # noqa: S301 - made here
+
+
+@pytest.mark.parametrize("place", ["file://", "file:///", "memory://", "s3://", "simplecache::file:///shared"])
+def test_a_url_without_a_place_or_of_two_file_systems_is_refused_and_makes_nothing(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TLCORE_CACHE", str(tmp_path / "caches"))
+    with pytest.raises(UserError, match="names no place|on one file system") as caught:
+        Store.open(place)
+    assert "s3://BUCKET/FOLDER" in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_refuses_the_connection_is_named_as_the_store_that_does_not_answer(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(RetryableError, match="the shared store does not answer: ConnectionRefused") as caught:
+        Store.open("ftp://127.0.0.1:1/x", cache=tmp_path / "a")
+    assert caught.value.where == "ftp://127.0.0.1:1/x"
 
 
 def test_tlcore_home_may_be_a_url(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

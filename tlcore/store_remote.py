@@ -27,7 +27,8 @@ from tlcore.errors import RetryableError, TlcoreError, UserError
 __all__ = ["Remote", "cache_folder", "is_url"]
 
 _ENTRY = "entry.json"
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")  # two letters at least: a drive letter is a path
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]+::)*[A-Za-z][A-Za-z0-9+.\-]+://")  # a drive letter is a path
+_PLACES = "s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, file:///FOLDER, or a folder without a protocol"
 _BLOCK = 2**20
 
 
@@ -37,7 +38,12 @@ def is_url(place: object) -> bool:
 
 
 def cache_folder(url: str) -> Path:
-    """The local folder of the shared store at `url`: below $TLCORE_CACHE, else below the user's cache folder."""
+    """The local folder of the shared store at `url`: below $TLCORE_CACHE, else below the user's cache folder.
+
+    Raises:
+        UserError: no store can be at such a URL.
+    """
+    _refuse_unusable(url)
     base = os.environ.get("TLCORE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tlcore"
     return Path(base).expanduser().resolve() / hashlib.sha256(url.encode()).hexdigest()[:16]
 
@@ -65,25 +71,10 @@ class Remote:
             UserError: an unknown protocol, a package that it needs is missing, or access is denied.
             RetryableError: it does not answer.
         """
-        from fsspec.core import url_to_fs
-
-        try:
-            # Another machine may have written since the last look.
-            files, root = url_to_fs(url, use_listings_cache=False)
-        except ImportError as error:
-            raise UserError(
-                f"a package for this kind of store is missing: {error}",
-                where=url,
-                hint=f"pip install the package that fsspec names for {url.partition('://')[0]}://",
-            ) from None
-        except ValueError as error:
-            raise UserError(
-                f"no file system for this store: {error}",
-                where=url,
-                hint="s3://BUCKET/FOLDER, gs://BUCKET/FOLDER, file:///FOLDER, or a folder without a protocol",
-            ) from None
-        made = cls(url, files, str(root), upload=upload)
+        made = cls(url, None, "", upload=upload)
         with made._faults():
+            files, root = _file_system(url)
+            made._files, made._root = files, root.rstrip("/")
             files.makedirs(f"{made._root}/stages", exist_ok=True)
             made._look("none", "none")
         return made
@@ -191,6 +182,41 @@ class Remote:
                 where=self.url,
                 hint="run the same command again: finished stages are kept",
             ) from None
+
+
+def _refuse_unusable(url: str) -> None:
+    """What fsspec would take for something else: a URL without a place, and one file system over another."""
+    if "::" in url:
+        raise UserError("a store lies on one file system, not on a chain of them", where=url, hint=_PLACES)
+    if not url.partition("://")[2].strip("/"):
+        raise UserError("this URL names no place for a store", where=url, hint=_PLACES)
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL and the place in it; anything but a UserError is the file system's own."""
+    from fsspec.core import url_to_fs
+
+    _refuse_unusable(url)
+    protocol = url.partition("://")[0]
+    try:
+        # Another machine may have written since the last look.
+        files, root = url_to_fs(url, use_listings_cache=False)
+    except ImportError as error:
+        raise UserError(
+            f"a package for this kind of store is missing: {error}",
+            where=url,
+            hint=f"pip install the package that fsspec names for {protocol}://",
+        ) from None
+    except ValueError as error:
+        raise UserError(f"no file system for this store: {error}", where=url, hint=_PLACES) from None
+    except (TypeError, AttributeError, IsADirectoryError):
+        # Its class asks for arguments that no URL holds (reference://, github:// without a repository).
+        raise UserError(
+            f"no file system for this store: {protocol}:// cannot be opened by this URL alone",
+            where=url,
+            hint=_PLACES,
+        ) from None
+    return files, str(root)
 
 
 def _sha256(path: Path) -> str:
