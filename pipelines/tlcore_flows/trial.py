@@ -38,7 +38,9 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
         done += (_rung(step, trained, run),)
     if step.untried:
         left_out = ", ".join(step.untried)
-        run.warnings.append(f"the trial left out {left_out}: {step.reason}; more time with --trial-seconds")
+        run.warnings.append(
+            f"the trial left out {left_out}: no time for it in the {budget:g} s; more time with --trial-seconds"
+        )
     return conclude(shortlist, done, step, strategy=strategy.name, budget=budget)
 
 

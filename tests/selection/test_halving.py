@@ -160,6 +160,31 @@ def test_a_forecast_that_was_too_high_costs_no_candidate_after_the_first_trainin
     assert (trial.winner, stop.untried) == ("c", ())
 
 
+@pytest.mark.parametrize("order", ["abc", "bac", "acb"])
+def test_one_that_does_not_fit_is_passed_over_and_costs_those_behind_it_nothing(order: str) -> None:
+    seconds, skill = {"a": 10.0, "b": 100.0, "c": 10.0}, {"a": 0.5, "b": 0.95, "c": 0.9}
+    trial, stop = Race({name: skill[name] for name in order}, seconds, seconds).run(60)
+    assert [r.candidate for r in trial.rungs if r.rung == 1] == ["a", "c"]
+    assert (trial.winner, trial.reason, stop.untried) == ("c", "one candidate was left", ("b",))
+
+
+def test_one_that_was_passed_over_is_trained_when_the_first_training_was_quicker_than_foretold() -> None:
+    race = Race({"a": 0.9, "b": 0.5}, {"a": 10.0, "b": 1.0}, {"a": 100.0, "b": 10.0})
+    trial, stop = race.run(60)
+    assert [r.candidate for r in trial.rungs] == ["b", "a"]
+    assert (trial.winner, stop.untried) == ("a", ())
+
+
+def test_the_reason_does_not_call_one_failed_that_was_never_trained() -> None:
+    seconds = {"a": 10.0, "b": 100.0, "c": 10.0}
+    trial, stop = Race({"a": None, "b": 0.9, "c": 0.8}, seconds, seconds).run(60)
+    assert (trial.winner, stop.untried) == ("c", ("b",))
+    assert trial.reason == "all others that were trained with it failed"
+    trial, stop = Race({"a": None, "b": 0.9, "c": 0.8}, seconds, {"a": 10, "b": 100, "c": 80}).run(60)
+    assert (trial.winner, stop.untried) == ("a", ("b", "c"))
+    assert "the shortest training would take about 80 s" in trial.reason
+
+
 def test_where_no_training_fits_the_best_by_rank_goes_on_untrained() -> None:
     race = Race({"a": 0.5, "b": 0.9}, dict.fromkeys("ab", 50.0), dict.fromkeys("ab", 50.0))
     trial, stop = race.run(10)

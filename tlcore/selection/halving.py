@@ -80,8 +80,9 @@ def next_step(
 ) -> Attempt | Stop:
     """What comes after `done`.
 
-    In the first rung a candidate is trained if what it is foretold to take fits into what is left of the budget;
-    the forecasts are scaled by how those before it turned out. A later rung is begun only if it fits as a whole,
+    In the first rung the next is the best by rank of those that are foretold to take no more than what is left of the
+    budget; one that does not fit is passed over. The forecasts are scaled by how the trainings so far turned out, so
+    that one that was passed over may fit after all. A later rung is begun only if it fits as a whole,
     by the seconds of the rung before times the ratio of their epochs (which is rather too much: what a training
     costs besides its epochs is counted twice as well). A training that failed drops out, and costs nothing here.
 
@@ -103,13 +104,16 @@ def next_step(
         results = [one for one in done if one.rung == rung]
         left = budget - sum(one.seconds for one in done)
         epochs = FIRST_EPOCHS * 2 ** (rung - 1)
-        untried = alive[len(results) :]
+        tried = {one.candidate for one in results}
+        untried = tuple(name for name in alive if name not in tried)
         if rung == 1 and untried and not any(one.rung > 1 for one in done):
-            cost = expected[untried[0]] * _scale(results, expected)
-            if cost <= left:
-                return Attempt(untried[0], rung, epochs)
+            scale = _scale(results, expected)
+            fitting = next((name for name in untried if expected[name] * scale <= left), None)
+            if fitting is not None:
+                return Attempt(fitting, rung, epochs)
             if not standing(shortlist, results):
-                return Stop(best, _over(budget, "a training", cost, left), untried)
+                shortest = min(expected[name] for name in untried) * scale
+                return Stop(best, _over(budget, "the shortest training", shortest, left), untried)
         elif rung > 1 and untried:
             before = {one.candidate: one.seconds / one.epochs for one in done if one.rung == rung - 1}
             cost = epochs * sum(before[name] for name in alive)
@@ -178,5 +182,6 @@ def _ended(shortlist: Sequence[str], results: Sequence[Rung], order: Sequence[st
     if len(order) > 1:
         return "one candidate was left"
     if len(results) > 1:
-        return "all others failed"
+        everyone = len(results) == len(shortlist)
+        return "all others failed" if everyone else "all others that were trained with it failed"
     return f"the budget was enough for one training of {len(shortlist)}, so nothing was compared"
