@@ -1,15 +1,52 @@
-"""All benchmarks in turn: `python -m benchmarks [--rival FOLDER] [options of real_data]`."""
+"""All benchmarks in turn, each in a process of its own: what the measured figures of README.md come from.
+
+    python -m benchmarks [--rival FOLDER] [--plugin FOLDER] [--shared FOLDER]
+
+--rival: a folder that transformer-ranker was installed in (`make bench` does it); without it, LogME's speed is left out.
+--plugin: a folder that tests/example_plugin was installed in, for the networks that timm has no name for. The selection
+report reads the tables in benchmarks/results; their own commands are in benchmarks/ground_truth.py and selection.py.
+Without photographs (--shared, default $TLCORE_SHARED or ../shared) the runs on real data are left out.
+"""
+
+from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
+from pathlib import Path
 
-from benchmarks import logme_speed, real_data
+from benchmarks import logme_speed
 
-parser = argparse.ArgumentParser(description=__doc__, add_help=False)
-parser.add_argument("--rival", help="folder that transformer-ranker was installed in")
-given, sys.argv[1:] = parser.parse_known_args()
-if given.rival:
-    logme_speed.main(["--rival", given.rival])
-else:
-    print(f"the speed of LogME is left out: it takes --rival FOLDER, made by {logme_speed.INSTALL}")
-real_data.main()
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rival")
+    parser.add_argument("--plugin")
+    parser.add_argument("--shared", default=os.environ.get("TLCORE_SHARED", "../shared"))
+    given = parser.parse_args()
+    steps = [["selection"], ["extraction"], ["scale"], ["rank_twice"], ["ten_candidates"]]
+    if given.rival:
+        steps.insert(0, ["logme_speed", "--rival", given.rival])
+    else:
+        print(f"the speed of LogME is left out: it takes --rival FOLDER, made by {logme_speed.INSTALL}")
+    data = Path(given.shared) / "data"
+    if data.is_dir():
+        plugin = ["--plugin", given.plugin] if given.plugin else []
+        steps.append(["real_data", "--data", str(data), *plugin])
+    else:
+        print(f"no photographs under {data}: the runs on real data are left out")
+    failed = []
+    for module, *arguments in steps:
+        print(f"\n== {module}\n", flush=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *arguments], check=False)
+        if done.returncode:
+            failed.append(module)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

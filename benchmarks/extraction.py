@@ -2,18 +2,19 @@
 
     python -m benchmarks.extraction [--models resnet18 …] [--images 1000] [--repeats 5] [--engine auto] [--threads 0]
 
-Ways, each in a process of its own, in turn, so that a change of the machine's speed meets all of them:
+Ways, each in a process of its own, in turn, the order rotating, so that a change of the machine's speed meets all:
 
-    plain-1, plain-2  timm's create_dataset and create_loader with 1 or 2 workers, eager float32; the better counts
+    plain-0, -1, -2   timm's create_dataset and create_loader with 0, 1 or 2 workers, eager float32; the best counts
     tlcore            decode for scores, then extract: the product's path; the engine's set-up and check included
     decode            the same decoding alone
     forward           the chosen engine alone: set up before, the same normalised batch again and again
     warm              extract from pixels that are decoded already; set-up and check included
 
-Shown: median seconds and quartiles, processor seconds (children's too), and
-    plain / tlcore, (decode + forward) / tlcore, forward / warm.
-Images are photographs of the shared data (smooth noise without them) scaled to 500 px on the longer side. Weights
-are random: they do not change the time.
+Shown: median seconds and quartiles, processor seconds (children's too), and of the ratios
+    plain / tlcore, (decode + forward) / tlcore, forward / warm
+the median over the repeats with the least and the greatest. The plain loop has the wait policy of threads that tlcore
+sets for itself (without it, it is slower). "decode" is tlcore's own decoding, written to its memory map.
+Images are JPEGs of 500 x 375 px with structure at all scales; weights are random. Neither changes the time.
 """
 
 from __future__ import annotations
@@ -32,31 +33,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+
+from benchmarks.ten_candidates import write_images
 
 MODELS = ("resnet18", "mobilenetv3_small_100", "efficientnet_b0", "vit_tiny_patch16_224")
-WAYS = ("plain-1", "plain-2", "tlcore", "decode", "forward", "warm")
+PLAIN = ("plain-0", "plain-1", "plain-2")
+WAYS = (*PLAIN, "tlcore", "decode", "forward", "warm")
 LONGER, BATCH = 500, 64
 TARGETS = {"resnet18": 3.0, "vit_tiny_patch16_224": 3.0, "mobilenetv3_small_100": 2.0}
 """Least plain / tlcore where the processor multiplies bfloat16; 1.7 elsewhere."""
-
-
-def make_images(folder: Path, count: int) -> None:
-    """`count` different JPEG files of LONGER px in one class folder."""
-    place = folder / "all"
-    place.mkdir(parents=True, exist_ok=True)
-    shared = Path(os.environ.get("TLCORE_SHARED", "../shared")) / "data"
-    photographs = sorted(shared.rglob("*.jpg")) if shared.is_dir() else []
-    rng = np.random.default_rng(0)
-    for number in range(count):
-        if photographs:
-            image = Image.open(photographs[number * 7919 % len(photographs)]).convert("RGB")
-        else:
-            coarse = rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)
-            image = Image.fromarray(coarse).resize((LONGER, 375), Image.Resampling.BICUBIC)
-        scale = LONGER / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-        image.resize(size, Image.Resampling.BICUBIC).save(place / f"{number:05}.jpg", quality=90)
 
 
 def plain(model: str, folder: Path, workers: int) -> Callable[[], str]:
@@ -195,8 +180,9 @@ def measure(model: str, folder: Path, given: argparse.Namespace) -> dict[str, li
                 text=True,
             )
             _line(servers[way], way)
-        for _ in range(given.repeats):
-            for way, server in servers.items():
+        for number in range(given.repeats):
+            for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
+                server = servers[way]
                 assert server.stdin is not None
                 server.stdin.write("go\n")
                 server.stdin.flush()
@@ -229,16 +215,22 @@ def report(model: str, found: dict[str, list[dict[str, Any]]], images: int) -> N
             f"  {way:9}{seconds[way]:8.2f} s [{low:.2f}, {high:.2f}]  processor {spent:7.2f} s"
             f"{seconds[way] / images * 1e3:8.2f} ms/image"
         )
-    rival = min(seconds["plain-1"], seconds["plain-2"])
+    rival = found[min(PLAIN, key=lambda way: seconds[way])]
     target = TARGETS.get(model, 1.7) if Hardware.of("cpu").bf16 != "none" else 1.7
-    floor = (seconds["decode"] + seconds["forward"]) / seconds["tlcore"]
-    warm = seconds["forward"] / seconds["warm"]
-    for text, value, least in (
-        ("plain / tlcore", rival / seconds["tlcore"], target),
-        ("(decode + forward) / tlcore", floor, 0.85),
-        ("forward / warm", warm, 0.85),
+    took = {name: [run["seconds"] for run in runs] for name, runs in {**found, "plain": rival}.items()}
+    floor = [decode + forward for decode, forward in zip(took["decode"], took["forward"], strict=True)]
+    for text, above, below, least in (
+        ("plain / tlcore", took["plain"], took["tlcore"], target),
+        ("(decode + forward) / tlcore", floor, took["tlcore"], 0.85),
+        ("forward / warm", took["forward"], took["warm"], 0.85),
     ):
-        print(f"  {text:28}{value:6.2f}  {'reaches' if value >= least else 'misses'} {least}")
+        ratios = [one / other for one, other in zip(above, below, strict=True)]
+        value = statistics.median(ratios)
+        print(
+            f"  {text:28}{value:6.2f} [{min(ratios):.2f}, {max(ratios):.2f}]  "
+            f"{'reaches' if value >= least else 'misses'} {least}",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -262,7 +254,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(given.folder or f"{made}/images")
         if not given.folder:
-            make_images(folder, given.images)
+            write_images(folder, given.images, LONGER)
         images = len(list(folder.rglob("*.jpg")))
         for model in given.models:
             report(model, measure(model, folder, given), images)
