@@ -24,7 +24,8 @@ def table(folder: Path, text: str) -> Path:
 
 def candidate(name: str, side: int = 224, **fields: object) -> Candidate:
     how = Preprocess(height=side, width=side)
-    return Candidate(name=name, source={}, architecture=name.split(".")[0], preprocess=how).model_copy(
+    source = {"name": "timm", "options": {"spec": name}}
+    return Candidate(name=name, source=source, architecture=name.split(".")[0], preprocess=how).model_copy(
         update=fields
     )
 
@@ -52,6 +53,15 @@ def test_other_weights_of_a_listed_architecture_are_not_given_its_accuracy(tmp_p
     path = table(tmp_path, TIMM)
     mine = candidate("my_best", architecture="resnet18")
     assert priors(path, candidate("resnet18.birds"), mine, candidate("resnet18#2")) == [None] * 3
+
+
+def test_local_weights_under_a_name_of_timm_are_not_given_its_accuracy(tmp_path: Path) -> None:
+    local = {"name": "local", "options": {"spec": "zoo"}}
+    path = table(tmp_path, TIMM + "resnet18,,70.0\nmy_best,,55.5\n")
+    names = ("resnet18.a1_in1k", "resnet18", "resnet50", "my_best")
+    found = priors(path, *(candidate(name, source=local, architecture="resnet18") for name in names))
+    assert found == [None, None, None, 55.5]
+    assert priors(path, candidate("resnet18", source=local, prior=12.0)) == [12.0]
 
 
 def test_what_a_source_knows_itself_stays_where_the_table_has_no_name(tmp_path: Path) -> None:

@@ -15,6 +15,15 @@ from tlcore.values import Candidate, Ref
 from .conftest import Chain, source, write_zoo
 
 
+def own_zoo(folder: Path) -> Path:
+    """Two networks, of which one has a name of its own."""
+    write_zoo(folder)
+    index = json.loads((folder / "index.json").read_text())
+    named = {"mine" if name == "test_resnet" else name: entry for name, entry in index.items()}
+    (folder / "index.json").write_text(json.dumps(named))
+    return folder
+
+
 def listed(chain: Chain, zoo: Path, results: Path | None = None) -> tuple[Ref, dict[str, Candidate]]:
     ref = chain(
         "candidates",
@@ -25,10 +34,10 @@ def listed(chain: Chain, zoo: Path, results: Path | None = None) -> tuple[Ref, d
 
 
 def test_candidates_say_their_cost_and_the_table_their_prior(chain: Chain, tmp_path: Path) -> None:
-    zoo, table = write_zoo(tmp_path / "zoo"), tmp_path / "results.csv"
-    table.write_text("model,top1\ntest_resnet,41.5\n")
+    zoo, table = own_zoo(tmp_path / "zoo"), tmp_path / "results.csv"
+    table.write_text("model,top1\nmine,41.5\n")
     _, found = listed(chain, zoo, table)
-    assert [found[name].prior for name in ("test_resnet", "test_efficientnet")] == [41.5, None]
+    assert [found[name].prior for name in ("mine", "test_efficientnet")] == [41.5, None]
     for one in found.values():
         assert one.params and one.gmacs and one.onnx_bytes and one.onnx_bytes > 4 * one.params * 0.9
 
@@ -36,30 +45,30 @@ def test_candidates_say_their_cost_and_the_table_their_prior(chain: Chain, tmp_p
 def test_another_content_of_the_table_is_another_address_and_another_place_is_not(
     chain: Chain, tmp_path: Path
 ) -> None:
-    zoo, first, moved = write_zoo(tmp_path / "zoo"), tmp_path / "a.csv", tmp_path / "b.csv"
+    zoo, first, moved = own_zoo(tmp_path / "zoo"), tmp_path / "a.csv", tmp_path / "b.csv"
     for table in (first, moved):
-        table.write_text("model,top1\ntest_resnet,41.5\n")
+        table.write_text("model,top1\nmine,41.5\n")
     before, _ = listed(chain, zoo, first)
     assert listed(chain, zoo, moved)[0] == before
-    first.write_text("model,top1\ntest_resnet,42\n")
+    first.write_text("model,top1\nmine,42\n")
     assert listed(chain, zoo, first)[0] != before != listed(chain, zoo)[0]
 
 
 def test_features_and_trainings_are_found_again_whatever_the_prior_is(chain: Chain, tmp_path: Path) -> None:
-    zoo, table = write_zoo(tmp_path / "zoo"), tmp_path / "results.csv"
-    table.write_text("model,top1\ntest_resnet,41.5\n")
+    zoo, table = own_zoo(tmp_path / "zoo"), tmp_path / "results.csv"
+    table.write_text("model,top1\nmine,41.5\n")
     plain, priced = listed(chain, zoo)[1], listed(chain, zoo, table)[1]
-    assert plain["test_resnet"] != priced["test_resnet"]
-    assert plain["test_resnet"].recipe() == priced["test_resnet"].recipe()
-    again = Candidate.model_validate(priced["test_resnet"].recipe())
+    assert plain["mine"] != priced["mine"]
+    assert plain["mine"].recipe() == priced["mine"].recipe()
+    again = Candidate.model_validate(priced["mine"].recipe())
     assert (again.weights_sha256, again.preprocess) == (
-        plain["test_resnet"].weights_sha256, plain["test_resnet"].preprocess,
+        plain["mine"].weights_sha256, plain["mine"].preprocess,
     )  # fmt: skip
 
 
 def test_a_broken_table_ends_the_listing(chain: Chain, tmp_path: Path) -> None:
     table = tmp_path / "results.csv"
-    table.write_text("name,accuracy\ntest_resnet,41.5\n")
+    table.write_text("name,accuracy\nmine,41.5\n")
     with pytest.raises(UserError, match=r"no column model and no column top1"):
         listed(chain, write_zoo(tmp_path / "zoo"), table)
 

@@ -15,6 +15,9 @@ __all__ = ["Results", "read_results", "with_priors"]
 REQUIRED = ("model", "top1")
 HINT = "give the CSV with columns model and top1 (and img_size) that timm publishes as results-imagenet.csv"
 
+TIMM = "timm"
+"""The model source whose candidates have the weights that timm publishes under their names."""
+
 Results = Mapping[str, Sequence[tuple[int | None, float]]]
 """By model name: (input side in pixels or None, top-1 accuracy in percent), in the table's order."""
 
@@ -62,7 +65,11 @@ def read_results(path: Path) -> Results:
 def with_priors(candidates: Iterable[Candidate], results: Results) -> tuple[Candidate, ...]:
     """`candidates` with the published accuracy where the table has their name; the others stay as they are.
 
-    A name is first looked up as it is. Failing that, "resnet18.a1_in1k" is also "resnet18" in a table without tags,
+    What timm's names stand for are timm's weights: only candidates of the model source `timm` are looked up by them.
+    The file "resnet18.safetensors" may hold any weights; of other sources a name counts only if it is none of timm's,
+    as in a table of one's own. A local index says a published accuracy itself ("prior").
+
+    A name of timm is first looked up as it is. Failing that, "resnet18.a1_in1k" is also "resnet18" in a table without tags,
     and "resnet18" also "resnet18.a1_in1k" in one with them, where a1_in1k is the tag of timm's default weights: other
     tags name other weights. Of several rows the one of the candidate's input size counts, else that of the nearest.
     """
@@ -70,7 +77,12 @@ def with_priors(candidates: Iterable[Candidate], results: Results) -> tuple[Cand
 
 
 def _with_prior(candidate: Candidate, results: Results) -> Candidate:
-    rows = results.get(candidate.name) or results.get(_other_name(candidate))
+    from tlcore.models.build import shipped_with_timm
+
+    if candidate.source.get("name") == TIMM:
+        rows = results.get(candidate.name) or results.get(_other_name(candidate))
+    else:
+        rows = None if shipped_with_timm(candidate.name.partition(".")[0]) else results.get(candidate.name)
     if not rows:
         return candidate
     side = candidate.preprocess.height if candidate.preprocess is not None else None
