@@ -339,8 +339,10 @@ class RunConfig(_Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-def parse_config(document: Mapping[str, Json], *, where: str = "configuration") -> RunConfig:
-    """A RunConfig from plain data.
+def parse_config(
+    document: Mapping[str, Json], *, where: str = "configuration", command: str = "run"
+) -> RunConfig:
+    """A RunConfig from plain data. Errors name the help of `command` of tlcore.
 
     Raises:
         UserError: every unknown or ill-typed entry by its section and name, with the nearest known name.
@@ -348,10 +350,10 @@ def parse_config(document: Mapping[str, Json], *, where: str = "configuration") 
     try:
         return RunConfig.model_validate(document)
     except ValidationError as error:
-        raise _explain(error, where) from None
+        raise _explain(error, where, command) from None
 
 
-def load_run_file(path: Path) -> dict[str, Any]:
+def load_run_file(path: Path, *, command: str = "run") -> dict[str, Any]:
     """The run file as plain data, with relative paths made absolute against the file's folder.
 
     Raises:
@@ -364,7 +366,7 @@ def load_run_file(path: Path) -> dict[str, Any]:
         raise UserError(
             "no such run file" + (f'; did you mean "{near[0]}"?' if near else ""),
             where=str(path),
-            hint="tlcore run --data FOLDER --models local:FOLDER",
+            hint=f"tlcore {command} --data FOLDER --models local:FOLDER",
         )
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -414,7 +416,7 @@ def _anchored_model(entry: Any, folder: Path) -> Any:
     return entry
 
 
-def _explain(error: ValidationError, where: str) -> UserError:
+def _explain(error: ValidationError, where: str, command: str) -> UserError:
     lines = []
     for item in error.errors(include_url=False):
         path = [str(part) for part in item["loc"]]
@@ -432,7 +434,7 @@ def _explain(error: ValidationError, where: str) -> UserError:
             given = item.get("input")
             shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
             lines.append(f'"{spot}": {item["msg"].removeprefix("Value error, ")}{shown}')
-    return UserError("; ".join(lines), where=where, hint="tlcore run --help")
+    return UserError("; ".join(lines), where=where, hint=f"tlcore {command} --help")
 
 
 def _fields_at(path: list[str]) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -10,9 +12,10 @@ __all__ = ["console", "percent", "table"]
 
 
 def console() -> Console:
-    """stdout; wide enough for paths where it is no terminal."""
+    """stdout; where it is no terminal as wide as $COLUMNS, else wide enough for paths."""
     made = Console(highlight=False)
-    return made if made.is_terminal else Console(highlight=False, width=160)
+    told = made.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+    return made if told else Console(highlight=False, width=160)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

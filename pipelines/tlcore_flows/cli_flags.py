@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -42,7 +42,9 @@ def _model(text: str) -> Json:
     try:
         choice = model_choice(text)
     except ValueError as error:
-        raise UserError(str(error), where="--models") from None
+        raise UserError(
+            str(error), where="--models", hint="list the sources with: tlcore plugins --kind model-source"
+        ) from None
     choice["options"]["spec"] = _place(choice["options"]["spec"])
     return choice
 
@@ -172,11 +174,13 @@ def describe(flag: Flag) -> str:
     for part in (flag.more, field.description):
         if part:
             text += f"; {part}" if ": " in text else f": {part}"
-    bounds = _bounds(field)
+    names = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    bounds = f"one of {', '.join(map(str, names))}" if names else _bounds(field)
     default = _default(field)
     notes = [note for note in (bounds, default, "repeatable" if flag.repeat else "") if note]
+    between = "; " if names else ", "
     # Square brackets would be read as markup.
-    return f"{text} ({', '.join(notes)})" if notes else text
+    return f"{text} ({between.join(notes)})" if notes else text
 
 
 def _field(path: str) -> FieldInfo:
@@ -220,14 +224,19 @@ def _number(value: float) -> str:
 
 
 def document(
-    file: Path | None, given: Mapping[str, Any], settings: Iterable[str], *, allow_download: bool
+    file: Path | None,
+    given: Mapping[str, Any],
+    settings: Iterable[str],
+    *,
+    allow_download: bool,
+    command: str = "run",
 ) -> dict[str, Json]:
     """The configuration as plain data: the run file, then the flags that were given, then --set.
 
     Raises:
         UserError: no such file, not TOML, or a malformed flag.
     """
-    made = load_run_file(file) if file is not None else {}
+    made = load_run_file(file, command=command) if file is not None else {}
     for flag in FLAGS:
         value = given.get(flag.parameter)
         if value is None or value == []:

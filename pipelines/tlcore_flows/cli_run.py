@@ -18,7 +18,7 @@ from tlcore.registry import Registry
 from tlcore.store import Store
 from tlcore.store_remote import is_url
 from tlcore.values import Ranking, RunRecord
-from tlcore_flows import cli_flags, recall, server, strategies
+from tlcore_flows import cli_flags, devices, recall, runners, server, strategies
 from tlcore_flows.cli_errors import print_json
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.terminal import Terminal
@@ -121,15 +121,19 @@ def _command(work: Callable[[Mapping[str, Any]], None], *, rank: bool, help: str
     return app
 
 
-def _prepare(given: Mapping[str, Any]) -> tuple[RunConfig, Path]:
+def _prepare(given: Mapping[str, Any], command: str) -> tuple[RunConfig, Path]:
     """The checked configuration and the store's root; nothing slow has been imported or started yet."""
     file: Path | None = given["file"]
-    made = cli_flags.document(file, given, given["settings"] or (), allow_download=given["allow_download"])
-    config = parse_config(made, where=str(file) if file is not None else "command line")
+    made = cli_flags.document(
+        file, given, given["settings"] or (), allow_download=given["allow_download"], command=command
+    )
+    config = parse_config(made, where=str(file) if file is not None else "command line", command=command)
     place = store_place(given["store"])
     root = Store.local_root(place)
     # A mistake in the command leaves no store behind.
-    strategies.check(config, open_registry(root) if root.is_dir() else Registry.discover())
+    strategies.check(config, open_registry(root) if root.is_dir() else Registry.discover(), command=command)
+    server.quiet_environment(verbose=given["verbose"], debug=given["debug"])
+    runners.check(config, open_store(place) if is_url(place) or root.is_dir() else Store(root))
     return config, open_store(place).root
 
 
@@ -140,8 +144,12 @@ def store_place(given: str | None) -> str:
 
 
 @contextlib.contextmanager
-def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
-    """In here flows can be called: progress goes to stderr, there is a Prefect server, flows find the store."""
+def flows(root: Path, *, verbose: bool, debug: bool, device: str = "cpu") -> Iterator[Terminal]:
+    """In here flows can be called: progress goes to stderr, there is a Prefect server, flows find the store.
+
+    Raises:
+        UserError: this machine lacks the device.
+    """
     from tlcore_flows import observe
 
     os.environ["TLCORE_HOME"] = str(root)
@@ -149,6 +157,7 @@ def flows(root: Path, *, verbose: bool, debug: bool) -> Iterator[Terminal]:
     # networks took 10 to 60 times as long beside other work. torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     server.quiet_environment(verbose=verbose, debug=debug)
+    devices.check(device)
     with (
         contextlib.redirect_stdout(sys.stderr),  # whatever a library prints, stdout carries the result alone
         observe.on_terminal(verbose=verbose or debug) as terminal,
@@ -167,9 +176,14 @@ def _preload() -> None:
     import tlcore_flows.transfer  # noqa: F401
 
 
+def _device(config: RunConfig) -> str:
+    """The device that this machine must have; a cluster elsewhere has devices of its own."""
+    return config.device if config.compute.address is None else "cpu"
+
+
 def _run(given: Mapping[str, Any]) -> None:
-    config, root = _prepare(given)
-    with flows(root, verbose=given["verbose"], debug=given["debug"]):
+    config, root = _prepare(given, "run")
+    with flows(root, verbose=given["verbose"], debug=given["debug"], device=_device(config)):
         from tlcore_flows.transfer import transfer
 
         document = transfer(config)
@@ -185,22 +199,21 @@ def _run(given: Mapping[str, Any]) -> None:
 
 
 def _rank(given: Mapping[str, Any]) -> None:
-    config, root = _prepare(given)
+    config, root = _prepare(given, "rank")
     folder: Path | None = given["figures"].expanduser() if given["figures"] is not None else None
     if folder is not None:
         with _writing_figures(folder):
             folder.mkdir(parents=True, exist_ok=True)
     # With a server of the user's own the flow runs each time, to be seen there.
-    key = None if server.has_server() else recall.address(config, open_registry(root))
+    key = None if server.has_server() else recall.address(config, open_registry(root), root)
     ranking = recall.find(root, key)
     if ranking is not None:
         typer.echo("  rank    cached: no file has changed since it was made", err=True)
     else:
-        with flows(root, verbose=given["verbose"], debug=given["debug"]):
+        with flows(root, verbose=given["verbose"], debug=given["debug"], device=_device(config)):
             from tlcore_flows.rank import rank
 
             ranking = Ranking.model_validate(rank(config))
-        recall.keep(root, key, ranking)
     written: tuple[Path, ...] = ()
     if folder is not None:
         from tlcore.report.ranking_figures import write_figures

@@ -24,8 +24,8 @@ from tlcore.stages.base import StageJob
 from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles, PixelFiles
 from tlcore.store import Store
 from tlcore.values import Candidate, Json, Ranking, Ref
-from tlcore_flows import observe, runners
-from tlcore_flows.opened import open_store
+from tlcore_flows import observe, recall, runners
+from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
 __all__ = ["RankedModels", "decode", "rank", "rank_models"]
@@ -33,13 +33,17 @@ __all__ = ["RankedModels", "decode", "rank", "rank_models"]
 
 @dataclass(frozen=True)
 class RankedModels:
-    """What the first half leaves to the second; candidates and features by candidate name."""
+    """What the first half leaves to the second; candidates and features by candidate name.
+
+    `failed`: who fell out while features or scores were made; another time it may not (lack of memory, a lost worker).
+    """
 
     data: Ref
     checked: CheckedData
     candidates: dict[str, Candidate]
     features: dict[str, Ref]
     ranking: Ranking
+    failed: tuple[str, ...] = ()
 
 
 def rank_models(run: Wiring) -> RankedModels:
@@ -69,7 +73,7 @@ def rank_models(run: Wiring) -> RankedModels:
         },
     )
     ranking = with_latencies(run.store.read(ranked, Ranking), measured)
-    return RankedModels(data, checked, usable, features, ranking)
+    return RankedModels(data, checked, usable, features, ranking, tuple(failed))
 
 
 def _candidates(run: Wiring) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:
@@ -258,5 +262,9 @@ def rank(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     """
     opened = open_store(Store.open(store).root)
     with observe.run("rank", config.name, opened.root):
-        ranking: dict[str, Any] = rank_models(Wiring(config, opened)).ranking.model_dump(mode="json")
+        key = recall.address(config, open_registry(opened.root), opened.root)
+        made = rank_models(Wiring(config, opened))
+        if not made.failed:
+            recall.keep(opened.root, key, made.ranking)
+        ranking: dict[str, Any] = made.ranking.model_dump(mode="json")
         return ranking

@@ -31,6 +31,7 @@ from urllib.parse import urlsplit
 from tlcore.config import ComputeConfig, RunConfig
 from tlcore.errors import RetryableError, TlcoreError, UserError
 from tlcore.store import Store
+from tlcore_flows import server
 
 if TYPE_CHECKING:
     from prefect import Task
@@ -41,6 +42,8 @@ __all__ = ["Fleet", "check", "fleet", "threads_each"]
 
 NEEDS = {"dask": ("prefect_dask", "distributed"), "ray": ("prefect_ray", "ray")}
 """Modules of the extra of the same name."""
+
+ADDRESSES = "tcp://HOST:8786 for Dask, ray://HOST:10001 for Ray"
 
 WORKERS_WITHIN_SECONDS = 60.0
 """How long a running cluster may take to show its first worker."""
@@ -66,6 +69,10 @@ def check(config: RunConfig, store: Store) -> None:
                 hint="--runner dask or --runner ray",
             )
         return
+    if compute.address is not None and not _is_address(compute.address):
+        raise UserError(
+            f'"{compute.address}" is no address of a cluster', where="compute.address", hint=ADDRESSES
+        )
     if any(find_spec(module) is None for module in NEEDS[compute.runner]):
         raise UserError(
             f"the packages of the {compute.runner} runner are not installed",
@@ -231,7 +238,7 @@ class Fleet:
                 raise UserError(
                     f"no {self.compute.runner} cluster can be reached: {reason}",
                     where=f'compute.address = "{self.compute.address}"',
-                    hint="tcp://HOST:8786 for Dask, ray://HOST:10001 for Ray",
+                    hint=ADDRESSES,
                 ) from error
             what = "cannot be started or reached" if starting else "lost the workers of a stage"
             raise RetryableError(
@@ -249,9 +256,22 @@ def _crashed(error: Exception) -> bool:
 
 
 def _server() -> str:
+    if not server.has_server():
+        return "127.0.0.1"  # the one that will be started
     from prefect.settings import get_current_settings
 
     return str(get_current_settings().api.url or "127.0.0.1")
+
+
+def _is_address(text: str) -> bool:
+    """Whether a cluster could be there: a host and its port, or what Ray calls the one on this machine."""
+    if text in {"auto", "local"}:
+        return True
+    try:
+        parts = urlsplit(text if "//" in text else f"//{text}")
+        return bool(parts.hostname) and parts.port is not None
+    except ValueError:
+        return False
 
 
 def _elsewhere(address: str) -> bool:

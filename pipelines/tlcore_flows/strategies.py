@@ -35,21 +35,29 @@ def chosen(config: RunConfig) -> Iterator[tuple[str, str, StrategyChoice]]:
     yield "export.exporter", "exporter", config.export.exporter
 
 
-def check(config: RunConfig, registry: Registry) -> None:
-    """Build every strategy of the configuration once, and look whether plain paths exist.
+def check(config: RunConfig, registry: Registry, *, command: str = "run") -> None:
+    """Build every strategy of the configuration once, look whether plain paths exist, and read the result table.
+
+    Args:
+        command: of tlcore, whose help errors name.
 
     Raises:
-        UserError: an unknown strategy, a wrong option (with the nearest name), or a path that is not there.
+        UserError: an unknown strategy, a wrong option (with the nearest name), a path that is not there, or a table
+            that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     for where, kind, choice in chosen(config):
         registry.build(kind, choice.name, choice.options, where=where)
         option = PLACES.get(choice.name)
         if option is not None and kind in ("data-source", "model-source"):
-            _check_place(str(choice.options.get(option, "")), where)
+            _check_place(str(choice.options.get(option, "")), where, command)
+    if config.selection.results:
+        from tlcore.models.results import read_results
+
+        read_results(Path(config.selection.results).expanduser())
 
 
-def _check_place(text: str, where: str) -> None:
+def _check_place(text: str, where: str, command: str) -> None:
     path = Path(text).expanduser()
     if not text or path.exists() or "://" in text:
         return
@@ -58,4 +66,4 @@ def _check_place(text: str, where: str) -> None:
         siblings = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
         error = UnknownName("file or folder", path.name, siblings[:20], where=f"{where} in {parent}")
         raise error
-    raise UserError("no such file or folder", where=str(path), hint="tlcore run --help")
+    raise UserError("no such file or folder", where=str(path), hint=f"tlcore {command} --help")

@@ -41,15 +41,26 @@ class Manifest(DataSource):
         None, description="folder that relative paths start at and no path leaves; default: the file's own"
     )
 
-    def depends_on(self) -> tuple[str, ...]:
-        return (self.path, self.root if self.root is not None else str(Path(self.path).expanduser().parent))
+    def depends_on(self) -> tuple[str, ...] | None:
+        """The table and the images that it lists, and no other file beside them; None where it cannot be read."""
+        try:
+            path, root = self._places()
+            uris = _read(path)["uri"].drop_nulls().to_list()
+        except UserError:
+            return None  # `load` says what is wrong
+        # A joined path as it stands: to normalise it takes longer than to look at the file.
+        return (str(path), *(f"{root}/{uri}" if uri[0] != "/" else uri for uri in uris))
 
-    def load(self) -> Dataset:
+    def _places(self) -> tuple[Path, Path]:
         from tlcore.data.paths import existing
-        from tlcore.data.schema import image_table
 
         path = existing(self.path, "file")
-        root = existing(self.root if self.root is not None else path.parent, "folder")
+        return path, existing(self.root if self.root is not None else path.parent, "folder")
+
+    def load(self) -> Dataset:
+        from tlcore.data.schema import image_table
+
+        path, root = self._places()
         table = _read(path)
         cells = {name: table[name].to_list() for name in COLUMNS if name in table.columns}
         count = table.height

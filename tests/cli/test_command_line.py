@@ -46,6 +46,16 @@ def test_what_must_answer_at_once_imports_nothing_heavy(arguments: list[str], tm
     assert done.stderr.splitlines()[-1].strip() == "imported:"
 
 
+def test_a_table_is_as_wide_as_the_environment_says(
+    tlcore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        assert max(len(line) for line in tlcore("plugins").out.splitlines()) <= width
+    monkeypatch.delenv("COLUMNS")
+    assert 120 < max(len(line) for line in tlcore("plugins").out.splitlines()) <= 160
+
+
 def test_the_help_names_every_command(tlcore: Callable[..., Any]) -> None:
     outcome = tlcore("--help")
     assert outcome.code == 0

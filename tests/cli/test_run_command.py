@@ -86,6 +86,10 @@ def test_figures_are_offered_by_rank_alone_and_a_bad_folder_is_named_before_anyt
         (["--seed", "-1"], ["seed", "greater than or equal to 0"]),
         (["--models", "resnet18"], ["resnet18", "names no model source"]),
         (["--device", "gpu"], ["device"]),
+        (["--cluster", "bad"], ["no cluster at an address for the runner sequential", "--runner dask"]),
+        (["--runner", "dask", "--cluster", "bad"], ['"bad" is no address of a cluster', "tcp://HOST:8786"]),
+        (["--results", "missing.csv"], ["no such result table", "missing.csv", "results-imagenet.csv"]),
+        (["--models", ""], ["names no model source", "tlcore plugins --kind model-source"]),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(
@@ -97,6 +101,45 @@ def test_a_mistake_is_named_before_anything_starts(
         assert word in outcome.err
     assert outcome.out == ""
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "rank"])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--seed", "-1"], ["--data", "nowhere/at/all"], ["missing.toml"]],
+    ids=["value", "place", "file"],
+)
+def test_the_next_step_names_the_command_in_use(
+    command: str, arguments: list[str], images: Path, tlcore: Callable[..., Any]
+) -> None:
+    outcome = tlcore(command, "--data", images, "--models", f"local:{images}", *arguments)
+    assert outcome.code == 2
+    assert f"next:  tlcore {command} --" in outcome.err
+
+
+@pytest.mark.parametrize("command", ["run", "rank"])
+def test_a_device_that_this_machine_lacks_is_named_before_anything_starts(
+    command: str, images: Path, tlcore: Callable[..., Any]
+) -> None:
+    import torch
+
+    if torch.cuda.device_count() > 99:
+        pytest.skip("this machine has them all")
+    given = ["--data", images, "--models", f"local:{images}", "--device", "cuda:99"]
+    outcome = tlcore(command, *given)
+    assert outcome.code == 2
+    assert '"cuda:99" cannot be used' in outcome.err and "known: cpu" in outcome.err
+    assert "next:  --device cpu" in outcome.err and "Traceback" not in outcome.err
+
+
+def test_the_help_lists_the_names_that_an_option_takes(tlcore: Callable[..., Any]) -> None:
+    text = " ".join(tlcore("run", "--help").out.replace("│", " ").split())
+    for names in (
+        "one of sequential, threads, dask, ray",
+        "one of auto, eager, folded, bf16, onnxruntime, compiled",
+        "one of none, halving",
+    ):
+        assert names in text
 
 
 def test_a_folder_that_is_not_there_is_named_with_the_nearest(

@@ -271,6 +271,8 @@ def test_an_extra_that_is_missing_is_named_with_the_command(
     ("runner", "address", "message"),
     [
         ("threads", "tcp://127.0.0.1:8786", "no cluster at an address for the runner threads"),
+        ("dask", "bad", '"bad" is no address of a cluster'),
+        ("ray", "tcp://head:port", '"tcp://head:port" is no address of a cluster'),
         ("sequential", "ray://127.0.0.1:1", "no cluster at an address for the runner sequential"),
         ("dask", "tcp://192.0.2.7:8786", "workers on other machines cannot reach the Prefect server"),
         ("ray", "ray://head.example:10001", "workers on other machines cannot reach the Prefect server"),
