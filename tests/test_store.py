@@ -39,6 +39,22 @@ def test_keys_differ_by_content_and_not_by_the_order_of_entries() -> None:
     assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1}) != content_key({"a": 1, "b": 3})
 
 
+@pytest.mark.parametrize("library", ["numpy", "scikit-learn", "scipy", "timm", "torch", "torchvision"])
+def test_an_upgrade_of_a_library_that_computes_changes_every_key(
+    library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlcore import store
+
+    before = content_key({"a": 1})
+    real = store.version
+    monkeypatch.setattr(store, "version", lambda name: "999" if name == library else real(name))
+    store._libraries.cache_clear()
+    try:
+        assert content_key({"a": 1}) != before
+    finally:
+        store._libraries.cache_clear()
+
+
 def test_a_failed_stage_leaves_nothing_that_looks_finished_and_its_scratch_stays(tmp_path: Path) -> None:
     store = Store.open(tmp_path)
 

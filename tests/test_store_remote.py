@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,6 +84,45 @@ def test_a_second_look_asks_the_shared_store_nothing(
     monkeypatch.setattr(Remote, "publish", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr(Remote, "has", lambda *_: pytest.fail("asked"))
     assert store.find("s", "k") == ref and store.read(ref, Chosen) == VALUE
+
+
+def test_what_was_deleted_in_the_shared_store_is_there_again_with_the_next_run(tmp_path: Path) -> None:
+    url, shared = f"file://{tmp_path}/shared", tmp_path / "shared"
+    ref, _ = Store.open(url, cache=tmp_path / "a").compute("s", "k", write)
+    shutil.rmtree(shared / "stages" / "s" / "k")
+    with pytest.raises(UserError, match="is gone") as caught:
+        Store.open(url, cache=tmp_path / "b").read(ref, Chosen)
+    assert "run the same command again" in caught.value.hint
+    assert Store.open(url, cache=tmp_path / "a").compute("s", "k", never) == (ref, True)
+    assert Store.open(url, cache=tmp_path / "b").read(ref, Chosen) == VALUE
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_the_advice_about_a_damaged_result_mends_it(tmp_path: Path, damage: str) -> None:
+    url = f"file://{tmp_path}/shared"
+    ref, _ = Store.open(url, cache=tmp_path / "a").compute("s", "k", write)
+    (data,) = (tmp_path / "shared").rglob("data.bin")
+    data.unlink() if damage == "missing" else data.write_bytes(b"x" + data.read_bytes()[1:])
+    with pytest.raises(RetryableError, match="not what was written there") as caught:
+        Store.open(url, cache=tmp_path / "b").read(ref, Chosen)
+    assert caught.value.hint == "delete that folder and run the same command again"
+    shutil.rmtree(caught.value.where.removeprefix("file://"))
+    Store.open(url, cache=tmp_path / "a").find("s", "k")
+    assert Store.open(url, cache=tmp_path / "b").read(ref, Chosen) == VALUE
+
+
+def test_a_store_that_stays_open_asks_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(f"file://{tmp_path}/shared", cache=tmp_path / "a")
+    store.compute("s", "k", write)
+    shutil.rmtree(tmp_path / "shared" / "stages" / "s" / "k")
+    assert store.remote is not None
+    store.find("s", "k")
+    assert not store.remote.has("s", "k")
+    monkeypatch.setattr("tlcore.store.TRUSTED_SECONDS", 0.0)
+    store.find("s", "k")
+    assert store.remote.has("s", "k")
 
 
 class _Failing(LocalFileSystem):  # type: ignore[misc]
@@ -244,7 +284,9 @@ def test_a_place_that_cannot_be_a_store_is_the_callers_to_mend(
     assert isinstance(pickle.loads(pickle.dumps(caught.value)), UserError)  # noqa: S301 - made here
 
 
-@pytest.mark.parametrize("place", ["file://", "file:///", "memory://", "s3://", "simplecache::file:///shared"])
+@pytest.mark.parametrize(
+    "place", ["file://", "file:///", "memory://", "s3://", "simplecache::file:///shared"]
+)
 def test_a_url_without_a_place_or_of_two_file_systems_is_refused_and_makes_nothing(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,7 +319,7 @@ def test_tlcore_home_may_be_a_url(url: str, tmp_path: Path, monkeypatch: pytest.
 def test_a_folder_has_no_shared_store(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "a")
     store.compute("s", "k", write)
-    assert store.remote is None and store.place == str(store.root) and not (store.root / "published").exists()
+    assert store.remote is None and store.place == str(store.root)
 
 
 @pytest.mark.parametrize(

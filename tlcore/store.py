@@ -5,13 +5,14 @@
     runs/RUN_ID/        run.json, card.html, model.onnx, config.json
     locks/              one lock per stage and key; the system frees it when its process dies
     remote.json         the shared store that this folder is the local cache of, where there is one
-    published/          which results are there as well
 
 A stage works in a temporary folder that is renamed when it is done, so a reader never sees half a
 result and `kill -9` leaves nothing that looks finished.
 
 With a shared store (`tlcore.store_remote`) a result that is not here is looked for there and downloaded, and
-every result goes there when it is done. What a killed stage resumes from, and the runs, stay here.
+every result goes there when it is done. One that was deleted there comes back: of each result that is found
+here, an opened store asks at its first look, and every TRUSTED_SECONDS, whether it is still there. What a
+killed stage resumes from, and the runs, stay here.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -43,12 +45,17 @@ __all__ = ["STORE_API", "Store", "Work", "content_key", "write_text"]
 STORE_API = 1
 """Raised when the meaning of stored results changes: old entries are then never read."""
 
+TRUSTED_SECONDS = 600.0
+"""How long a result that was seen in the shared store is believed to be there: about one run."""
+
 _VALUE = "value.json"
 _REMOTE = "remote.json"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-_LIBRARIES = ("numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "timm", "torch")
+_LIBRARIES = (
+    "numpy", "onnx", "onnxruntime", "pillow", "scikit-learn", "scipy", "timm", "torch", "torchvision",
+)  # fmt: skip
 
 
 @functools.cache
@@ -97,6 +104,7 @@ class Store:
     def __init__(self, root: Path, remote: Remote | None = None) -> None:
         self.root = root
         self.remote = remote
+        self._seen: dict[tuple[str, str], float] = {}
 
     @property
     def place(self) -> str:
@@ -177,14 +185,17 @@ class Store:
         return Ref(stage=stage, key=key, path=path.relative_to(self.root).as_posix())
 
     def _publish(self, stage: str, key: str) -> None:
-        """Upload a finished result once. A mark remembers it, so that a look costs no request."""
-        mark = self.root / "published" / stage / key
-        if self.remote is None or mark.exists():
+        """Upload a finished result, unless it is there or was seen there a moment ago."""
+        if self.remote is None or self._trusted(stage, key):
             return
         with self.lock(f"publish-{stage}-{key}"):
-            if not mark.exists():
+            if not self._trusted(stage, key):
                 self.remote.publish(stage, key, self.root / "stages" / stage / key)
-                self._mark(stage, key)
+                self._seen[stage, key] = time.monotonic()
+
+    def _trusted(self, stage: str, key: str) -> bool:
+        seen = self._seen.get((stage, key))
+        return seen is not None and time.monotonic() - seen < TRUSTED_SECONDS
 
     def _fetched(self, stage: str, key: str) -> Ref | None:
         """Download a result of another machine, in one step; None where there is none. The caller holds the lock."""
@@ -201,15 +212,10 @@ class Store:
                 folder.replace(final)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-            self._mark(stage, key)
+            self._seen[stage, key] = time.monotonic()
         except OSError as error:
             raise _storage_error(error, self.root) from None
         return self._local(stage, key)
-
-    def _mark(self, stage: str, key: str) -> None:
-        mark = self.root / "published" / stage / key
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.touch()
 
     def scratch(self, stage: str, key: str) -> Path:
         return self.root / "work" / stage / key
@@ -263,7 +269,7 @@ class Store:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
-            (self.root / "published" / stage / key).unlink(missing_ok=True)
+            self._seen.pop((stage, key), None)
             self._publish(stage, key)
         return Ref(stage=stage, key=key, path=final.relative_to(self.root).as_posix()), False
 

@@ -102,8 +102,13 @@ class Remote:
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source = f"{self._place(stage, key)}/{entry['upload']}/{name}"
-                self._files.get_file(source, str(target))
-                if target.stat().st_size != size or _sha256(target) != digest:
+                try:
+                    self._files.get_file(source, str(target))
+                    found = target.stat().st_size == size and _sha256(target) == digest
+                except FileNotFoundError:
+                    found = False
+                if not found:
+                    # Nobody who has the result sees this: without its entry, they upload it anew.
                     raise RetryableError(
                         f"{name} of stage {stage} is not what was written there",
                         where=f"{self.url}/stages/{stage}/{key}",

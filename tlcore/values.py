@@ -229,6 +229,9 @@ class Ranked(Value):
         None, description="place by the static prior alone: a baseline, never mixed in"
     )
     images_per_second: float | None = None
+    engine: str = Field(
+        "", description='that computed the features; several, where shards took different ones: "bf16+folded"'
+    )
     latency_ms: float | None = Field(None, description="one image by onnxruntime, where it was measured")
     onnx_bytes: int | None = Field(None, description="estimated size of the exported file")
     licence: str = "unknown"

@@ -136,6 +136,7 @@ def ranking_rows(ranking: Ranking) -> list[dict[str, object]]:
             "parameters": entry.params,
             "GMACs": entry.gmacs,
             "images/s": entry.images_per_second,
+            "engine": entry.engine,
             "latency, ms": entry.latency_ms,
             "ONNX, bytes": entry.onnx_bytes,
             "licence": entry.licence,

@@ -2,8 +2,9 @@
 
 Everything in a ranking is found in the run store when it is asked for again. But to ask, the flow needs Prefect's
 server, timm's tables and torch, which takes ten seconds; this takes one. What a ranking hangs on is the
-configuration, who its strategies are, the versions of the libraries, and the files that its sources read: their
-names, sizes, and times of change are remembered with it. Like `make` and `git`, this takes a file whose
+configuration, who its strategies are, the versions of the libraries, the processor (engines are chosen by it; for a
+GPU, the machine), and the files that its sources read: their names, sizes, and times of change are remembered with
+it. Like `make` and `git`, this takes a file whose
 inode, size, mtime and ctime are the same for unchanged.
 
 Where a Prefect server is named the flow always runs, so that it is seen there.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -58,7 +61,24 @@ def address(config: RunConfig, registry: Registry, root: Path) -> str | None:
     seen = _signature(places, root)
     if seen is None:
         return None
-    return content_key({"recall": 1, "config": config.document(), "strategies": identities, "files": seen})
+    document = {
+        "config": config.document(),
+        "strategies": identities,
+        "files": seen,
+        "machine": _machine(config),
+    }
+    return content_key({"recall": 2, **document})
+
+
+def _machine(config: RunConfig) -> list[str]:
+    """What tlcore.features.engines.hardware looks at, as far as it shows without importing torch."""
+    if config.device != "cpu":
+        return [platform.node(), config.device]
+    facts = Path("/proc/cpuinfo")
+    lines = facts.read_text(encoding="utf-8", errors="replace").splitlines() if facts.is_file() else []
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), platform.processor())
+    compilers = [name for name in (os.environ.get("CXX", ""), "g++", "clang++", "c++") if shutil.which(name)]
+    return [platform.machine(), " ".join(sorted(flags.split())), *compilers[:1]]
 
 
 def find(root: Path, key: str | None) -> Ranking | None:

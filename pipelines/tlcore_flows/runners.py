@@ -8,8 +8,9 @@ threads       threads of this process
 dask, ray     processes of a local cluster, or of a running one on other machines (`compute.address`)
 
 What travels to a worker is a job and the store's place, both small; arrays stay in the store. So workers on
-other machines need a store that they reach as well (a URL, or a folder that all machines mount), and a Prefect
-server that they reach. A worker that dies costs its stage a new attempt on another one.
+other machines need a store that they reach as well, named by its URL (file:///FOLDER for a folder that all
+machines mount), and a Prefect server that they reach. Weights of the source `local:` do not travel: they must
+lie at the same path on every worker. A worker that dies costs its stage a new attempt on another one.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def check(config: RunConfig, store: Store) -> None:
 
     Raises:
         UserError: its extra is not installed; workers in other processes could not reach the store, or workers
-            on other machines the Prefect server.
+            on other machines the store or the Prefect server.
     """
     compute = config.compute
     where = f'compute.runner = "{compute.runner}"'
@@ -90,6 +91,13 @@ def check(config: RunConfig, store: Store) -> None:
             f"workers on other machines cannot reach the Prefect server at {_server()}",
             where="compute.address",
             hint="start one with `prefect server start --host 0.0.0.0` and set PREFECT_API_URL to its address",
+        )
+    if compute.address is not None and _elsewhere(compute.address) and store.remote is None:
+        raise UserError(
+            f"workers on other machines would find nothing in the store {store.place}",
+            where="compute.address",
+            hint="name a store that they reach: --store s3://BUCKET/FOLDER, or --store file:///FOLDER for a folder "
+            "that all machines mount",
         )
 
 

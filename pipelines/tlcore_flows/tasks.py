@@ -14,11 +14,13 @@ believed only while the store has the result, so cleaning the store never leaves
 
 from __future__ import annotations
 
+import functools
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
@@ -27,6 +29,7 @@ from prefect.tasks import exponential_backoff
 from tlcore.errors import PluginError, RetryableError, TlcoreError, UserError
 from tlcore.stages.base import FROM_OUTSIDE, StageJob, StageResult, job_key, run_stage
 from tlcore.store import Store
+from tlcore.values import Ref
 from tlcore_flows import observe
 from tlcore_flows.opened import open_registry, open_store
 
@@ -41,7 +44,11 @@ RETRIES = 2
 """Attempts after the first, for RetryableError alone."""
 
 RETRY_BASE_SECONDS = 2.0
-"""Delay before the first retry; it doubles with each, and is jittered by up to 30 %."""
+"""Delay before the first retry; it doubles with each, and is jittered by up to RETRY_JITTER of it."""
+
+RETRY_JITTER = 0.3
+
+_Found = TypeVar("_Found")
 
 TIMEOUT_SECONDS: dict[str, float] = {"load": 3600, "candidates": 3600, "train": 7 * 86400, "adapt": 7 * 86400}
 """Seconds after which a stage is stopped, where it is not DEFAULT_TIMEOUT_SECONDS. Training resumes from its
@@ -67,7 +74,7 @@ def results_folder(root: Path) -> Path:
     result_serializer="json",
     retries=RETRIES,
     retry_delay_seconds=exponential_backoff(RETRY_BASE_SECONDS),
-    retry_jitter_factor=0.3,
+    retry_jitter_factor=RETRY_JITTER,
 )
 def _stage_task(job: StageJob, store: str) -> dict[str, Any]:
     opened = open_store(store)
@@ -78,6 +85,17 @@ def _stage_task(job: StageJob, store: str) -> dict[str, Any]:
 def _retryable(task: object, run: TaskRun, state: State[Any]) -> bool:
     """Prefect calls this after a failed attempt; `state.data` is the exception."""
     return isinstance(getattr(state.data, "result", state.data), RetryableError)
+
+
+def _insisting(look: Callable[[], _Found]) -> _Found:
+    """What a look into the store gives, with as many attempts as a stage has: a shared one may not answer at once."""
+    for attempt in range(RETRIES):
+        try:
+            return look()
+        except RetryableError:
+            delay = RETRY_BASE_SECONDS * 2**attempt
+            time.sleep(delay * (1 + random.uniform(0, RETRY_JITTER)))
+    return look()
 
 
 def stage(job: StageJob, *, store: Path) -> StageResult:
@@ -127,16 +145,36 @@ def stages(
     opened = open_store(store)
     registry = open_registry(opened.root)
     submitted = {}
+    unanswered: dict[int, RetryableError] = {}
+
+    def known(job: StageJob) -> bool:
+        def look() -> Ref | None:
+            return opened.find(job.stage, job_key(job, registry))
+
+        # One patient look finds out that nobody answers; the others need not wait as long.
+        return (look() if unanswered else _insisting(look)) is not None
+
     for number, job in enumerate(jobs if fleet is not None else ()):
-        if job.stage not in FROM_OUTSIDE and opened.find(job.stage, job_key(job, registry)) is None:
-            assert fleet is not None
-            submitted[number] = fleet.submit(_travelling(job), {"job": job, "store": opened.place})
+        if job.stage in FROM_OUTSIDE:
+            continue
+        try:
+            if known(job):
+                continue
+        except RetryableError as error:
+            unanswered[number] = error
+            continue
+        assert fleet is not None
+        submitted[number] = fleet.submit(_travelling(job), {"job": job, "store": opened.place})
     for number, job in enumerate(jobs):
+        if number in unanswered:
+            yield unanswered[number]
+            continue
         try:
             if number in submitted and fleet is not None:
                 with observe.stage(job, opened) as report:
                     result = StageResult.model_validate(fleet.result(submitted[number]))
-                    opened.folder(result.ref)  # with a shared store: what was made elsewhere comes here
+                    made = result.ref  # with a shared store: what was made elsewhere comes here
+                    _insisting(functools.partial(opened.folder, made))
                     report(result)
                 yield result
             else:
@@ -174,7 +212,7 @@ def _configured(job: StageJob, store: Store) -> Callable[..., Any]:
     key = job_key(job, registry)
     return _stage_task.with_options(
         cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda context, parameters: f"{job.stage}-{key}"),
-        refresh_cache=store.find(job.stage, key) is None,
+        refresh_cache=_insisting(lambda: store.find(job.stage, key)) is None,
         **common,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import timm
@@ -10,12 +11,12 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tlcore.features.engines.choice import ENGINES, missing, to_try
+from tlcore.features.engines.choice import ENGINES, lacking, missing, to_try
 from tlcore.features.engines.cost import rates_of, seconds
 from tlcore.features.engines.hardware import Hardware
 from tlcore.features.engines.work import CountWork, Work
 
-PLAIN = Hardware("cpu", 2, "none", onnxruntime=True, compiler=True)
+PLAIN = Hardware("cpu", "none", onnxruntime=True, compiler=True)
 VECTOR = dataclasses.replace(PLAIN, bf16="avx512")
 MATRIX = dataclasses.replace(PLAIN, bf16="matrix")
 # Counted on mobilenetv2_100 and resnet18 at 224 px.
@@ -85,21 +86,32 @@ def test_exporting_pays_off_only_with_many_images() -> None:
     assert to_try("auto", MOBILE, 10**7, VECTOR)[0] == "compiled"
 
 
-def test_more_threads_make_set_up_weigh_more() -> None:
-    counts = range(1000, 60_000, 1000)
+def test_more_threads_make_images_cheaper_and_set_up_not() -> None:
+    one, four = (seconds("onnxruntime", MOBILE, 1000, PLAIN, threads=threads) for threads in (1, 4))
+    rates = rates_of("onnxruntime", "none")
+    setup = rates.setup + rates.setup_operator * MOBILE.operators
+    assert one - setup == pytest.approx(4 * (four - setup))
 
-    def turn(threads: int) -> int:
-        hardware = dataclasses.replace(PLAIN, threads=threads)
-        return next(n for n in counts if to_try("auto", MOBILE, n, hardware)[0] == "onnxruntime")
 
-    assert turn(1) < turn(2) < turn(4)
+@pytest.mark.parametrize("images", [300, 1500, 2000, 3000, 10_000])
+def test_the_choice_does_not_hang_on_the_threads_of_the_process(images: int) -> None:
+    """2,000 images of mobilenetv2 lie between what one thread and what four would choose."""
+    before, chosen = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 4):
+            torch.set_num_threads(threads)
+            here = Hardware.of("cpu").with_facts({"bf16": "none", "onnxruntime": True, "compiler": True})
+            chosen.add(to_try("auto", MOBILE, images, here))
+    finally:
+        torch.set_num_threads(before)
+    assert len(chosen) == 1
 
 
 @pytest.mark.parametrize(
     ("device", "bf16", "engine"), [("cuda", "matrix", "bf16"), ("mps", "none", "folded")]
 )
 def test_on_another_device_the_choice_is_bfloat16_or_folded(device: str, bf16: str, engine: str) -> None:
-    hardware = Hardware(device, 2, bf16, onnxruntime=True, compiler=True)  # type: ignore[arg-type]
+    hardware = Hardware(device, bf16, onnxruntime=True, compiler=True)  # type: ignore[arg-type]
     assert to_try("auto", RESNET, 10**6, hardware)[0] == engine
 
 
@@ -109,14 +121,27 @@ def test_the_safe_engines_follow_and_none_comes_twice() -> None:
     assert to_try("folded", RESNET, 1, VECTOR) == ("folded", "eager")
 
 
-def test_hardware_of_this_process_knows_its_threads_and_names_a_reason_for_what_is_missing() -> None:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(1)
-        assert Hardware.of("cpu").threads == 1
-    finally:
-        torch.set_num_threads(before)
+def test_hardware_names_a_reason_for_what_is_missing() -> None:
     here = Hardware.of("cpu")
     assert here.onnxruntime and missing("eager", here) == missing("folded", here) == ""
     assert (missing("bf16", here) == "") == (here.bf16 != "none")
     assert all(isinstance(missing(engine, here), str) for engine in ENGINES)
+
+
+def test_facts_of_hardware_are_all_that_a_choice_hangs_on() -> None:
+    for there in (PLAIN, VECTOR, MATRIX):
+        assert PLAIN.with_facts(json.loads(json.dumps(there.facts()))) == there
+    assert (
+        Hardware("cuda", "none", onnxruntime=False, compiler=False).with_facts(MATRIX.facts()).device
+        == "cuda"
+    )
+
+
+def test_what_lacks_bfloat16_lacks_code_compiled_for_it() -> None:
+    assert "multiplies no bfloat16" in lacking("compiled", VECTOR, PLAIN)
+    assert (
+        lacking("compiled", PLAIN, VECTOR)
+        == lacking("compiled", PLAIN, PLAIN)
+        == lacking("bf16", PLAIN, VECTOR)
+        == ""
+    )

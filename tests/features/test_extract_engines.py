@@ -294,3 +294,55 @@ def test_an_image_without_features_agrees_only_with_none() -> None:
 def test_extracted_features_name_their_engine() -> None:
     found = extract(_network("test_resnet"), _pixels(2), PREPROCESS, head=False)
     assert isinstance(found, ExtractedFeatures) and found.engine in choice.ENGINES and found.note == ""
+
+
+OTHER = {"bf16": "avx512", "onnxruntime": True, "compiler": True}
+"""Facts of a machine that chooses bf16."""
+
+
+def test_a_worker_takes_the_engine_of_the_machine_that_planned_the_job() -> None:
+    network, pixels = _network("test_resnet"), _pixels(5)
+    without = extract(network, pixels, PREPROCESS, head=False, planned_for={**OTHER, "bf16": "none"})
+    assert without.engine in ("eager", "folded") and without.note == ""
+    _need("bf16")
+    assert extract(network, pixels, PREPROCESS, head=False, planned=2000, planned_for=OTHER).engine == "bf16"
+
+
+@pytest.mark.parametrize("engine", ["auto", "bf16", "compiled"])
+def test_a_worker_that_cannot_run_the_planned_engine_takes_the_next_and_says_so(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlcore.features.engines import hardware
+
+    monkeypatch.setattr(hardware, "_bf16", lambda kind: "none")
+    found = extract(
+        _network("test_resnet"),
+        _pixels(5),
+        PREPROCESS,
+        head=False,
+        engine=engine,
+        planned=2000,
+        planned_for=OTHER,
+    )
+    name = "compiled" if engine == "compiled" else "bf16"
+    assert found.engine == "folded"
+    assert found.note == f"{name}: this cpu multiplies no bfloat16 in hardware; computed by folded"
+
+
+def test_seconds_leave_out_what_setting_up_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tlcore.features.extract.time.perf_counter", lambda: clock[0])
+    ready = prepare
+
+    def slow(*args: object) -> object:
+        clock[0] += 100
+        return ready(*args)  # type: ignore[arg-type]
+
+    def step(done: int, n: int) -> None:
+        clock[0] += 1
+
+    monkeypatch.setattr("tlcore.features.extract.prepare", slow)
+    found = extract(
+        _network("test_resnet"), _pixels(20), PREPROCESS, head=True, batch_size=8, on_progress=step
+    )
+    assert found.seconds == 3.0

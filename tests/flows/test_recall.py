@@ -167,6 +167,29 @@ def test_a_result_table_counts(tmp_path: Path, document: dict[str, Any]) -> None
     assert before != address(named)
 
 
+def test_another_processor_or_compiler_changes_the_address(
+    document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Engines are chosen by what the machine has; a folder that machines mount is asked by each of them."""
+    before = address(document)
+    read, is_file = Path.read_text, Path.is_file
+    flags = "flags : fpu sse2 avx512_bf16" if "avx512_bf16" not in _flags() else "flags : fpu sse2"
+    monkeypatch.setattr(Path, "is_file", lambda self: self == CPUINFO or is_file(self))
+    monkeypatch.setattr(
+        Path, "read_text", lambda self, **how: flags if self == CPUINFO else read(self, **how)
+    )
+    other = address(document)
+    monkeypatch.setattr(recall.shutil, "which", lambda name: None)
+    assert len({before, other, address(document), address({**document, "device": "cuda"})}) == 4
+
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def _flags() -> str:
+    return CPUINFO.read_text(encoding="utf-8", errors="replace") if CPUINFO.is_file() else ""
+
+
 def test_what_was_kept_is_found_and_a_damaged_entry_is_not(tmp_path: Path) -> None:
     ranking = Ranking(
         entries=(Ranked(candidate="a", rank=1, scores={"logme": 0.1 + 0.2}),), scorers=("logme",), images=9

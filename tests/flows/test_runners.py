@@ -257,6 +257,26 @@ def test_results_and_errors_come_in_the_order_of_their_jobs(place: Path, store: 
     assert isinstance(error, UserError) and error.what == "the input is wrong" and error.choices == ("a", "b")
 
 
+def test_what_chooses_the_engine_travels_with_every_features_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlcore.features.engines import hardware
+    from tlcore_flows.rank import _engine
+
+    def options(engine: str, bf16: str) -> dict[str, Any]:
+        monkeypatch.setattr(hardware, "_bf16", lambda kind: bf16)
+        selection = {"selection": {"engine": engine}}
+        return _engine(parse_config(configured(tmp_path, "dask").model_dump(mode="json") | selection))
+
+    facts = hardware.Hardware.of("cpu").facts()
+    assert options("auto", "avx512") == {"hardware": {**facts, "bf16": "avx512"}}
+    assert options("auto", "none") == {"hardware": {**facts, "bf16": "none"}}
+    assert options("folded", "none") == options("folded", "matrix") == {"engine": "folded"}
+    assert options("bf16", "matrix") == {"engine": "bf16", "hardware": {**facts, "bf16": "matrix"}}
+    # Workers may have what this machine lacks.
+    assert options("bf16", "none") == {"engine": "bf16"}
+
+
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_an_extra_that_is_missing_is_named_with_the_command(
     runner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -293,9 +313,25 @@ def test_a_server_that_others_reach_will_do(
 ) -> None:
     monkeypatch.setattr(runners, "find_spec", lambda name: name)
     monkeypatch.setattr(runners, "_server", lambda: server)
-    runners.check(configured(tmp_path, "dask", address="tcp://192.0.2.7:1"), Store.open(tmp_path / "store"))
+    shared = Store.open(f"file://{tmp_path}/shared", cache=tmp_path / "cache")
+    runners.check(configured(tmp_path, "dask", address="tcp://192.0.2.7:1"), shared)
     monkeypatch.setattr(runners, "_server", lambda: "http://127.0.0.1:4200/api")
     runners.check(configured(tmp_path, "dask", address="localhost:8786"), Store.open(tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("runner", "address"), [("dask", "tcp://192.0.2.7:1"), ("ray", "ray://head.example:10001")]
+)
+def test_workers_elsewhere_need_a_store_with_a_url(
+    runner: str, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runners, "find_spec", lambda name: name)
+    monkeypatch.setattr(runners, "_server", lambda: "http://192.0.2.1:4200/api")
+    store = Store.open(tmp_path / "store")
+    with pytest.raises(UserError, match="would find nothing in the store") as caught:
+        runners.check(configured(tmp_path, runner, address=address), store)
+    assert str(store.root) in caught.value.what and "--store s3://" in caught.value.hint
+    runners.check(configured(tmp_path, runner, address="127.0.0.1:1"), store)
 
 
 def test_a_store_in_memory_is_for_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,3 +179,69 @@ def test_observers_learn_of_a_run_and_its_stages(store: Path, monkeypatch: pytes
     assert heard[0][1]["run"] == {"id": "r1", "name": "my run", "store": str(store)}
     assert heard[1][1]["stage"]["name"] == "load"
     assert heard[2][1]["outcome"] == {"state": "completed", "error": None}
+
+
+class _Flaky:
+    """`Store.find` of a shared store that does not answer at first."""
+
+    def __init__(self, failures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left, self.asked, find = failures, 0, Store.find
+
+        def flaky(store: Store, name: str, key: str) -> Any:
+            if name != "square":
+                return find(store, name, key)
+            self.asked += 1
+            self.left -= 1
+            if self.left >= 0:
+                raise RetryableError("the shared store does not answer", where="s3://x", hint="again")
+            return find(store, name, key)
+
+        monkeypatch.setattr(Store, "find", flaky)
+        monkeypatch.setattr(tasks, "RETRY_BASE_SECONDS", 0.0)
+
+
+def test_a_look_into_the_store_that_fails_is_retried(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _Flaky(tasks.RETRIES, monkeypatch)
+    result = in_flow(lambda: squared(3, store))
+    assert Store(store).read(result.ref, Number).number == 9
+
+
+def test_a_look_that_stays_without_answer_is_the_error_of_its_stage_alone(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlcore.config import ComputeConfig
+    from tlcore_flows import runners
+
+    def wiring() -> list[Any]:
+        refs = [number(value, store).ref for value in (1, 2, 3)]
+        jobs = [
+            StageJob(stage=name, subject=str(n), inputs={key: (ref,)})
+            for n, (name, key, ref) in enumerate(
+                zip(("total", "square", "square"), ("numbers", "number", "number"), refs, strict=True)
+            )
+        ]
+        flaky = _Flaky(99, monkeypatch)
+        with runners.Fleet(ComputeConfig(runner="threads", workers=2)) as fleet:
+            found = list(tasks.stages(jobs, store=store, fleet=fleet))
+        assert flaky.asked == 2 + tasks.RETRIES  # the second job's look is no patient one
+        return found
+
+    found = in_flow(wiring)
+    assert isinstance(found[0], StageResult)
+    assert [type(error) for error in found[1:]] == [RetryableError, RetryableError]
+
+
+def test_a_look_that_fails_once_does_not_end_what_goes_to_workers(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tlcore.config import ComputeConfig
+    from tlcore_flows import runners
+
+    def wiring() -> list[Any]:
+        job = StageJob(stage="square", subject="x", inputs={"number": (number(5, store).ref,)})
+        _Flaky(1, monkeypatch)
+        with runners.Fleet(ComputeConfig(runner="threads", workers=2)) as fleet:
+            return list(tasks.stages([job], store=store, fleet=fleet))
+
+    (result,) = in_flow(wiring)
+    assert Store(store).read(result.ref, Number).number == 25

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -202,3 +204,23 @@ def test_features_of_pixels_for_scoring_are_nearly_those_of_exact_ones_and_serve
     models = [chain.train(data, pixels, candidate, "linear-probe", features=ref) for ref in found.values()]
     names = [(chain.store.folder(model) / "weights.safetensors").read_bytes() for model in models]
     assert names[0] != names[1]  # the probe was fitted on the features that it was given
+
+
+@pytest.mark.parametrize("purpose", ["exact", "scoring"])
+def test_a_file_that_changed_after_it_was_hashed_is_refused(
+    chain: Chain, tmp_path: Path, purpose: str
+) -> None:
+    """Of the same size and the same times: its bytes count."""
+    data = chain.data(write_photos(tmp_path / "photos"))
+    train = table(chain, data).table.filter(pl.col("split") == "train")
+    path = Path(train["uri"][0])
+    facts, before = path.stat(), path.read_bytes()
+    changed = bytearray(before)
+    changed[-30] ^= 1
+    path.write_bytes(changed)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    with pytest.raises(UserError, match="changed since it was looked at") as caught:
+        decoded(chain, data, purpose, limit=100)
+    assert (caught.value.where, caught.value.hint) == (str(path), "run the same command again")
+    path.write_bytes(before)
+    assert decoded(chain, data, purpose, limit=100)

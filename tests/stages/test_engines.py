@@ -90,7 +90,41 @@ def test_shards_that_took_several_engines_name_them_all_and_keep_a_note(ready: R
         options={"candidate": ready.candidate.model_dump(mode="json"), "replicates": 0},
         strategies={"s": ("scorer", "logme", {})},
     )  # fmt: skip
-    assert any("computed by eager" in note for note in ready.chain.store.read(score, Ranked).notes)
+    entry = ready.chain.store.read(score, Ranked)
+    assert entry.engine == "eager+folded"
+    assert "engine bf16: cosine 0.9; computed by eager" in entry.notes
+    assert any(note.startswith("engines differ between shards (eager, folded)") for note in entry.notes)
+
+
+def test_the_rate_of_merged_shards_is_that_of_one_worker(ready: Ready) -> None:
+    parts = tuple(ready.features(engine="folded", shard=[index, 2]) for index in range(2))
+    for ref, seconds in zip(parts, (0.5, 1.5), strict=True):
+        value = _files(ready, ref).model_copy(update={"seconds": seconds, "images_per_second": 0.0})
+        (ready.chain.store.folder(ref) / "value.json").write_text(value.model_dump_json())
+    merged = run_stage(
+        ready.chain.store, ready.chain.registry, StageJob(stage="merge", inputs={"parts": parts})
+    )
+    files = _files(ready, merged.ref)
+    assert files.seconds == 2.0 and files.images_per_second == files.images / 2
+
+
+def test_a_score_names_its_engine_and_nothing_else_where_all_went_well(ready: Ready) -> None:
+    ref = ready.features(engine="folded")
+    score = ready.chain(
+        "score", inputs={"data": ready.data, "features": ref},
+        options={"candidate": ready.candidate.model_dump(mode="json"), "replicates": 0},
+        strategies={"s": ("scorer", "logme", {})},
+    )  # fmt: skip
+    entry = ready.chain.store.read(score, Ranked)
+    assert entry.engine == "folded" and not any("engine" in note for note in entry.notes)
+
+
+def test_machines_that_choose_differently_do_not_find_each_others_features(ready: Ready) -> None:
+    facts = {"bf16": "none", "onnxruntime": True, "compiler": True}
+    plain = ready.features(hardware=facts)
+    other = ready.features(hardware={**facts, "bf16": "avx512"})
+    assert plain.key != other.key and _files(ready, plain).engine in ("eager", "folded")
+    assert ready.features(hardware=dict(reversed(facts.items()))) == plain
 
 
 @pytest.mark.slow

@@ -93,6 +93,7 @@ def _ranked(entry: Ranked) -> dict[str, Any]:
         "prior": _number(entry.prior),
         "prior_rank": entry.prior_rank,
         "images_per_second": _number(entry.images_per_second),
+        "engine": entry.engine,
         "latency_ms": _number(entry.latency_ms),
         "onnx_bytes": entry.onnx_bytes,
         "licence": entry.licence,

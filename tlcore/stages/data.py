@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -137,7 +137,7 @@ def decode_images(
         files = {}
         if missing:
             files = decode(
-                dataset.table["uri"].gather(wanted.rows).to_list(), missing, folder=folder, read=wanted.read,
+                dataset.table["uri"].gather(wanted.rows).to_list(), missing, folder=folder, read=_unchanged(wanted.read, dataset),
                 max_pixels=job.options["max_pixels"], workers=job.threads,
                 on_progress=lambda done, total: progress(done, total, f"decoding, {wanted.purpose}"),
             )  # fmt: skip
@@ -158,6 +158,27 @@ def decode_images(
         refs = {name: store.compute("pixels", keys[name], entry(name))[0] for name in rules}
         shutil.rmtree(folder, ignore_errors=True)
     return key, lambda work: work.write(DecodedImages(pixels=refs))
+
+
+def _unchanged(read: Reader, dataset: Dataset) -> Reader:
+    """`read`, refusing a file whose bytes are not those of the table: pixels lie at the address of its hashes.
+
+    The file is hashed after it was read, so that a change before that is seen as well; it lies in the system's cache
+    then, and hashing 150 kB takes 0.09 ms, where decoding takes 2 to 3.
+    """
+    known = dict(dataset.table.select("uri", "sha256").iter_rows())
+
+    def reading(path: str, rules: Sequence[Preprocess], max_pixels: int) -> list[NDArray[np.uint8]]:
+        found = read(path, rules, max_pixels)
+        with open(path, "rb") as file:  # noqa: PTH123 - the path as the reader takes it
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if known[path] and digest != known[path]:
+            raise UserError(
+                "the file has changed since it was looked at", where=path, hint="run the same command again"
+            )
+        return found
+
+    return reading
 
 
 @dataclass(frozen=True)

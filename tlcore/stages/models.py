@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -66,7 +65,10 @@ def candidates(
 
 
 def features(context: StageContext) -> FeatureFiles:
-    """Features of the labelled training images by one candidate. Options: candidate, max_images, engine, shard.
+    """Features of the labelled training images by one candidate.
+
+    Options: candidate, max_images, engine, shard, and hardware, the facts that the engine is chosen by (default: this
+    machine's).
 
     With the option shard, [number, shards]: of one shard of these images, and beside them the moments of its folds.
     """
@@ -81,19 +83,18 @@ def features(context: StageContext) -> FeatureFiles:
     complete = len(rows) == len(rows_of(dataset, "train", labelled=True))
     pixels, places = pixels_of_rows(context, preprocess, rows)
     part = shard_of(context, len(rows))
-    started = time.monotonic()
     try:
         network = cast(ModelSource, context.build("source")).build(candidate)
         extracted = extract(
             network, pixels, preprocess, rows=places[part], head=True, name=candidate.name, device=context.job.device,
             engine=context.job.options.get("engine", "auto"), planned=len(rows),
+            planned_for=context.job.options.get("hardware"),
             on_progress=lambda done, total: context.progress(done, total, "features"),
         )  # fmt: skip
     except (RuntimeError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
         # Whatever a network makes of this input is about the network: it is left out, the run goes on.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PluginError(f"the network failed on its input: {reason}", where=candidate.name) from error
-    seconds = max(time.monotonic() - started, 1e-9)
     own = rows[part]
     save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(own).to_list())
     if len(own) < len(rows):
@@ -101,8 +102,8 @@ def features(context: StageContext) -> FeatureFiles:
         save_folds(context.work.folder, extracted, labels, part, len(dataset.classes))
     return FeatureFiles(
         images=len(own), dim=extracted.features.shape[1], complete=complete,
-        images_per_second=round(len(own) / seconds, 2), source_head=extracted.probabilities is not None,
-        engine=extracted.engine, engine_note=extracted.note,
+        images_per_second=round(len(own) / max(extracted.seconds, 1e-9), 2), seconds=extracted.seconds,
+        source_head=extracted.probabilities is not None, engine=extracted.engine, engine_note=extracted.note,
     )  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def score(context: StageContext) -> Ranked:
     from tlcore.features.folds import fold_moments
     from tlcore.features.moments import Moments
     from tlcore.selection.ranking import score_candidate
-    from tlcore.stages.shards import joined, stored_folds, stored_parts
+    from tlcore.stages.shards import engine_notes, joined, stored_folds, stored_parts
 
     candidate = Candidate.model_validate(context.option("candidate"))
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
@@ -140,8 +141,7 @@ def score(context: StageContext) -> Ranked:
         images_per_second=files.images_per_second,
     )  # fmt: skip
     notes = (*entry.notes, *_remarks([one for one in scorers if one.card.name in entry.scores], evidence))
-    engine = (f"engine {files.engine_note}",) if files.engine_note else ()
-    return entry.model_copy(update={"notes": (*notes, *engine)})
+    return entry.model_copy(update={"notes": (*notes, *engine_notes(files)), "engine": files.engine})
 
 
 def _remarks(scorers: Sequence[Scorer], evidence: Evidence) -> list[str]:

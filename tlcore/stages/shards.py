@@ -25,7 +25,7 @@ from tlcore.values import Ref
 if TYPE_CHECKING:
     from tlcore.features.extract import ExtractedFeatures
 
-__all__ = ["joined", "merge", "save_folds", "shard_of", "stored_folds", "stored_parts"]
+__all__ = ["engine_notes", "joined", "merge", "save_folds", "shard_of", "stored_folds", "stored_parts"]
 
 
 def shard_of(context: StageContext, images: int) -> slice:
@@ -63,19 +63,31 @@ def merge(context: StageContext) -> FeatureFiles:
             Moments.merge(map(Moments.load, having)).save(_file(context.work.folder, fold))
         context.progress(fold + 1, FOLDS, "adding moments")
     images = sum(part.images for part in parts)
-    seconds = sum(part.images / part.images_per_second for part in parts)
+    seconds = sum(part.seconds for part in parts)
     shards: list[Ref] = []
     for ref, part in zip(context.refs("parts"), parts, strict=True):
         shards += part.shards or (ref,)
     return parts[0].model_copy(
         update={
             "images": images,
-            "images_per_second": round(images / seconds, 2),
+            "images_per_second": round(images / max(seconds, 1e-9), 2),
+            "seconds": seconds,
             "shards": tuple(shards),
             "engine": "+".join(sorted({name for part in parts for name in part.engine.split("+")})),
             "engine_note": next((part.engine_note for part in parts if part.engine_note), ""),
         }
     )
+
+
+def engine_notes(files: FeatureFiles) -> tuple[str, ...]:
+    """What a reader of a score must know of the engines behind it: a fallback, and shards that ran different ones."""
+    notes = [f"engine {files.engine_note}"] if files.engine_note else []
+    several = files.engine.split("+")
+    if len(several) > 1:
+        notes.append(
+            f"engines differ between shards ({', '.join(several)}): the scores hang on who computed which"
+        )
+    return tuple(notes)
 
 
 def stored_parts(context: StageContext, name: str) -> tuple[StoredFeatures, ...]:

@@ -77,7 +77,8 @@ class FeatureFiles(Value):
     images: int
     dim: int
     complete: bool = Field(description="all labelled training images, not a sample")
-    images_per_second: float
+    images_per_second: float = Field(description="of one worker; setting the network up is left out")
+    seconds: float = Field(description="that the batches took, of all shards together")
     source_head: bool
     shards: tuple[Ref, ...] = Field((), description="in the images' order; none: the features lie here")
     engine: str = Field(

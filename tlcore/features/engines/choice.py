@@ -12,7 +12,7 @@ from tlcore.features.engines.graph import FeatureGraph, Prepared
 from tlcore.features.engines.hardware import Hardware
 from tlcore.features.engines.work import Work
 
-__all__ = ["AUTO", "ENGINES", "check_engine", "missing", "prepare", "to_try"]
+__all__ = ["AUTO", "ENGINES", "check_engine", "lacking", "missing", "prepare", "to_try"]
 
 AUTO = "auto"
 ENGINES = ("eager", "folded", "bf16", "onnxruntime", "compiled")
@@ -29,6 +29,13 @@ def missing(engine: str, hardware: Hardware) -> str:
     if engine == "compiled" and not hardware.compiler:
         return "torch.compile finds no C++ compiler (g++, clang++ or $CXX)"
     return ""
+
+
+def lacking(engine: str, planned: Hardware, here: Hardware) -> str:
+    """What keeps `engine` from running here as it would on the hardware that the job was planned for."""
+    if engine == "compiled" and planned.bf16 != "none" and here.bf16 == "none":
+        return missing("bf16", here)  # there it computes in bfloat16
+    return missing(engine, here)
 
 
 def check_engine(engine: str, hardware: Hardware) -> None:

@@ -8,7 +8,12 @@ from dataclasses import dataclass
 from tlcore.features.engines.hardware import Bf16, Hardware
 from tlcore.features.engines.work import Work
 
-__all__ = ["Rates", "cheapest", "rates_of", "seconds"]
+__all__ = ["THREADS", "Rates", "cheapest", "rates_of", "seconds"]
+
+THREADS = 2
+"""For which engines are compared, however many run: a cluster's workers have fewer threads than one process, and the
+choice, which changes scores, must not hang on that. Few, so that setting up is not overrated where threads are few;
+with t threads an ill choice costs the set-up times |1 - 2 / t| at most."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,10 @@ def rates_of(engine: str, bf16: Bf16) -> Rates:
     )
 
 
-def seconds(engine: str, work: Work, images: int, hardware: Hardware) -> float:
+def seconds(engine: str, work: Work, images: int, hardware: Hardware, *, threads: int = THREADS) -> float:
     """Set-up and `images` images on the CPU: setup + setup_operator * operators + images * image / threads."""
     rates = rates_of(engine, hardware.bf16)
-    return rates.setup + rates.setup_operator * work.operators + images * rates.image(work) / hardware.threads
+    return rates.setup + rates.setup_operator * work.operators + images * rates.image(work) / threads
 
 
 def cheapest(engines: Sequence[str], work: Work, images: int, hardware: Hardware) -> str:

@@ -6,10 +6,13 @@ import functools
 import importlib.util
 import os
 import shutil
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
+
+from tlcore.values import Json
 
 __all__ = ["Hardware"]
 
@@ -22,7 +25,6 @@ class Hardware:
 
     Attributes:
         device: "cpu", "cuda" or "mps".
-        threads: of torch on the CPU.
         bf16: "none": no multiplication of bfloat16 in hardware; "avx512": vector instructions (AVX512_BF16, about
             twice the speed of float32); "matrix": matrix units (AMX, tensor cores).
         onnxruntime: installed.
@@ -30,7 +32,6 @@ class Hardware:
     """
 
     device: str
-    threads: int
     bf16: Bf16
     onnxruntime: bool
     compiler: bool
@@ -40,11 +41,21 @@ class Hardware:
         """The hardware behind a torch device of this process."""
         kind = torch.device(device).type
         installed = importlib.util.find_spec("onnxruntime") is not None
-        return cls(kind, torch.get_num_threads(), _bf16(kind), installed, _compiler())
+        return cls(kind, _bf16(kind), installed, _compiler())
+
+    def facts(self) -> dict[str, Json]:
+        """All but the device, as JSON: what a job carries, so that every worker chooses as if it ran here."""
+        return {"bf16": self.bf16, "onnxruntime": self.onnxruntime, "compiler": self.compiler}
+
+    def with_facts(self, facts: Mapping[str, Any]) -> Hardware:
+        """The hardware of `facts` behind this device."""
+        return replace(self, **facts)
 
 
 def _bf16(kind: str) -> Bf16:
     if kind == "cuda":
+        if not torch.cuda.is_available():
+            return "matrix"  # it is in a worker on another machine: every one since 2020 has it
         return "matrix" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"
     if kind == "mps":
         return "matrix" if torch.backends.mps.is_macos_or_newer(14, 0) else "none"
