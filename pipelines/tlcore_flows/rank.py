@@ -21,7 +21,14 @@ from tlcore.features.shards import merge_groups, shard_bounds
 from tlcore.selection.constraints import constrain, none_left, over_latency, with_latencies
 from tlcore.selection.ranking import left_out
 from tlcore.stages.base import StageJob
-from tlcore.stages.values import CandidateList, CheckedData, DecodedImages, FeatureFiles, PixelFiles
+from tlcore.stages.values import (
+    FLOAT32_ENGINES,
+    CandidateList,
+    CheckedData,
+    DecodedImages,
+    FeatureFiles,
+    PixelFiles,
+)
 from tlcore.store import Store
 from tlcore.values import Candidate, Json, Ranking, Ref
 from tlcore_flows import observe, recall, runners
@@ -212,8 +219,7 @@ def _shards(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> list[S
         "candidate": candidate.recipe(),
         "max_images": run.config.selection.max_images,
     }
-    if run.config.selection.engine != "auto":
-        options["engine"] = run.config.selection.engine
+    options |= _engine(run.config)
     return [
         run.job(
             "features",
@@ -225,6 +231,23 @@ def _shards(run: Wiring, candidate: Candidate, data: Ref, pixels: Ref) -> list[S
         )
         for index in range(count)
     ]
+
+
+def _engine(config: RunConfig) -> dict[str, Json]:
+    """What decides about the engine, part of the features' address: machines that share a store and choose
+    differently never find each other's features, and all workers of one run choose as this machine does."""
+    engine = config.selection.engine
+    if engine in FLOAT32_ENGINES:
+        return {"engine": engine}
+    from tlcore.features.engines.choice import AUTO, missing
+    from tlcore.features.engines.hardware import Hardware
+
+    here = Hardware.of(config.device)
+    if engine == AUTO:
+        return {"hardware": here.facts()}
+    if missing(engine, here):
+        return {"engine": engine}  # for a worker that has what this machine lacks; it says if it has not
+    return {"engine": engine, "hardware": here.facts()}
 
 
 def _merges(run: Wiring, name: str, refs: Sequence[Ref]) -> list[StageJob | Ref]:
