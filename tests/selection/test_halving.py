@@ -114,6 +114,10 @@ def test_the_trial_ends_with_a_shortlisted_winner_that_was_not_beaten_in_its_las
         assert trial.winner == race.shortlist[0]
         return
     last = [r for r in finished if r.rung == max(f.rung for f in finished)]
+    if len(finished) == 1 and len(race.shortlist) > 1:  # nothing was compared
+        failed = tried - {finished[0].candidate}
+        assert trial.winner == next(name for name in race.shortlist if name not in failed)
+        return
     assert trial.winner == standing(race.shortlist, last)[0]
     for level in {r.rung for r in trial.rungs}:
         on = {r.candidate for r in trial.rungs if r.rung == level + 1}
@@ -178,8 +182,8 @@ def test_one_that_was_passed_over_is_trained_when_the_first_training_was_quicker
 def test_the_reason_does_not_call_one_failed_that_was_never_trained() -> None:
     seconds = {"a": 10.0, "b": 100.0, "c": 10.0}
     trial, stop = Race({"a": None, "b": 0.9, "c": 0.8}, seconds, seconds).run(60)
-    assert (trial.winner, stop.untried) == ("c", ("b",))
-    assert trial.reason == "all others that were trained with it failed"
+    assert (trial.winner, stop.untried) == ("b", ("b",))
+    assert "nothing was compared" in trial.reason
     trial, stop = Race({"a": None, "b": 0.9, "c": 0.8}, seconds, {"a": 10, "b": 100, "c": 80}).run(60)
     assert (trial.winner, stop.untried) == ("a", ("b", "c"))
     assert "the shortest training would take about 80 s" in trial.reason
@@ -192,7 +196,11 @@ def test_where_no_training_fits_the_best_by_rank_goes_on_untrained() -> None:
     assert "50 s" in trial.reason and "budget of 10 s" in trial.reason
 
 
-def test_where_one_training_fits_the_reason_says_that_nothing_was_compared() -> None:
+def test_where_one_training_fits_the_rank_decides_and_the_reason_says_that_nothing_was_compared() -> None:
+    seconds = {"a": 100.0, "b": 10.0, "c": 100.0}
+    trial, stop = Race({"a": 0.5, "b": 0.9, "c": 0.9}, seconds, seconds).run(60)
+    assert (trial.winner, stop.untried) == ("a", ("a", "c"))
+    assert [rung.survived for rung in trial.rungs] == [False]
     race = Race({"a": 0.5, "b": 0.9}, dict.fromkeys("ab", 8.0), dict.fromkeys("ab", 8.0))
     trial, stop = race.run(10)
     assert (trial.winner, stop.untried) == ("a", ("b",))

@@ -126,7 +126,9 @@ def test_scorers_that_want_the_same_share_one_evidence() -> None:
     assert all(a.moments is b.moments for a, b in zip(turned._seen[1:], reader._seen[1:], strict=True))
     assert [e.moments.dim for e in witness._seen] == [90] * 9
     assert [e.moments.dim for e in turned._seen] == [60, *[30] * 8]
-    assert reader._seen[0].moments is witness._seen[0].moments  # on all images, who reads features sees them as they are
+    assert (
+        reader._seen[0].moments is witness._seen[0].moments
+    )  # on all images, who reads features sees them as they are
 
 
 def test_turned_images_keep_all_inner_products() -> None:

@@ -82,7 +82,8 @@ def next_step(
 
     In the first rung the next is the best by rank of those that are foretold to take no more than what is left of the
     budget; one that does not fit is passed over. The forecasts are scaled by how the trainings so far turned out, so
-    that one that was passed over may fit after all. A later rung is begun only if it fits as a whole,
+    that one that was passed over may fit after all. Where a single training finished, nothing is compared, and the
+    best by rank of those that did not fail wins. A later rung is begun only if it fits as a whole,
     by the seconds of the rung before times the ratio of their epochs (which is rather too much: what a training
     costs besides its epochs is counted twice as well). A training that failed drops out, and costs nothing here.
 
@@ -125,6 +126,10 @@ def next_step(
             return Stop(best, "all trainings failed; the order before them counts", _untried(shortlist, done))
         best = order[0]
         alive = order[: math.ceil(len(order) / 2)]
+        if len(order) == 1 and rung == 1:
+            # One accuracy compares nothing: the place by rank decides between those that did not fail.
+            failed = {one.candidate for one in results} - {best}
+            best = next(name for name in shortlist if name not in failed)
         if len(alive) == 1:
             return Stop(best, _ended(shortlist, results, order), _untried(shortlist, done))
         rung += 1
@@ -181,7 +186,6 @@ def _over(budget: float, what: str, cost: float, left: float) -> str:
 def _ended(shortlist: Sequence[str], results: Sequence[Rung], order: Sequence[str]) -> str:
     if len(order) > 1:
         return "one candidate was left"
-    if len(results) > 1:
-        everyone = len(results) == len(shortlist)
-        return "all others failed" if everyone else "all others that were trained with it failed"
-    return f"the budget was enough for one training of {len(shortlist)}, so nothing was compared"
+    if len(results) == len(shortlist):
+        return "all others failed"
+    return f"one training of {len(shortlist)} finished within the budget, so nothing was compared: the rank decides"
