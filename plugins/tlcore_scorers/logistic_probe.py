@@ -14,6 +14,8 @@ from tlcore.selection.samples import labelled_sample, principal_coordinates, sta
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    _Float = NDArray[np.float64]
+
 __all__ = ["LogisticProbe", "fit_all_folds", "stratified_folds"]
 
 PENALTIES = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -52,25 +54,68 @@ def fit_all_folds(
         the parameters, [r + 1, F, K].
     """
     from scipy.optimize import minimize
-    from scipy.special import logsumexp
-
-    folds, classes = train.shape[1], one_hot.shape[1]
-
-    def objective(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights = flat.reshape(-1, folds * classes)
-        logits = (rows @ weights[:-1] + weights[-1]).reshape(-1, folds, classes)
-        total = logsumexp(logits, axis=2, keepdims=True)
-        true = (logits * one_hot[:, None, :]).sum(axis=2)
-        loss = (train * (total[..., 0] - true)).sum() + penalty / 2 * (weights[:-1] ** 2).sum()
-        error = (np.exp(logits - total) - one_hot[:, None, :]) * train[..., None]
-        error = error.reshape(len(rows), -1)
-        slope = np.vstack([rows.T @ error + penalty * weights[:-1], error.sum(axis=0)])
-        return float(loss), slope.ravel()
 
     found = minimize(
-        objective, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 500, "gtol": 1e-5}
+        (problem := _Folds(rows, one_hot, train, penalty)).loss,
+        start.ravel(),
+        jac=True,
+        hessp=problem.curvature,
+        method="Newton-CG",  # convex and smooth, with cheap Hessian products: a third of the time of L-BFGS
+        options={"xtol": 1e-4, "maxiter": 100},
     )
     return np.asarray(found.x, dtype=np.float64).reshape(start.shape)
+
+
+class _Folds:
+    """The loss of `fit_all_folds`, its gradient, and its Hessian times a vector."""
+
+    def __init__(self, rows: _Float, one_hot: _Float, train: _Float, penalty: float) -> None:
+        self._rows, self._columns = rows, np.ascontiguousarray(rows.T)
+        self._train, self._penalty = train, penalty
+        self._shape = (len(rows), train.shape[1], one_hot.shape[1])
+        self._true = (np.arange(len(rows)), slice(None), one_hot.argmax(axis=1))
+        self._seen: tuple[_Float, _Float] | None = None
+
+    def loss(self, flat: _Float) -> tuple[float, _Float]:
+        weights = flat.reshape(len(self._columns) + 1, -1)
+        logits = self._times(weights)
+        logits -= logits.max(axis=2, keepdims=True)
+        true = logits[self._true]
+        mass = np.exp(logits, out=logits)
+        total = mass.sum(axis=2)
+        loss = float((self._train * (np.log(total) - true)).sum())
+        mass /= total[..., None]
+        self._seen = (flat.copy(), mass)
+        error = mass * self._train[..., None]
+        error[self._true] -= self._train
+        return loss + 0.5 * self._penalty * float(np.vdot(weights[:-1], weights[:-1])), self._back(
+            error, weights
+        )
+
+    def curvature(self, flat: _Float, direction: _Float) -> _Float:
+        if self._seen is None or not np.array_equal(self._seen[0], flat):
+            self.loss(flat)
+        assert self._seen is not None
+        mass, along = self._seen[1], direction.reshape(len(self._columns) + 1, -1)
+        change = self._times(along) * mass
+        change -= mass * change.sum(axis=2, keepdims=True)
+        change *= self._train[..., None]
+        return self._back(change, along)
+
+    def _times(self, weights: _Float) -> _Float:
+        """[n, F, K], the linear function of every fold."""
+        logits: _Float = self._rows @ weights[:-1]
+        logits += weights[-1]
+        return logits.reshape(self._shape)
+
+    def _back(self, error: _Float, weights: _Float) -> _Float:
+        """Its transpose, and the slope of the penalty, flat."""
+        flat = error.reshape(len(self._rows), -1)
+        slope = np.empty_like(weights)
+        np.matmul(self._columns, flat, out=slope[:-1])
+        slope[:-1] += self._penalty * weights[:-1]
+        slope[-1] = flat.sum(axis=0)
+        return slope.ravel()
 
 
 class LogisticProbe(Scorer):
