@@ -1,9 +1,9 @@
 """The main job on real photographs: rankings, accuracies with intervals, seconds per stage.
 
-    python -m benchmarks.real_data [--data SHARED/data] [--plugin FOLDER] [--only NAME]
+    python -m benchmarks.real_data [--data SHARED/data] [--plugin FOLDER] [--only NAME] [--documents FOLDER]
 
-Runs `tlcore run --json` on three problems, each in a fresh store and a process of its own, and prints
-the tables of the README's "Measured" section. The photographs and weights are not part of the project:
+Runs `tlcore run --json` on three problems, each in a fresh store and a process of its own, and prints what
+the README's "Measured" section sums up. The photographs and weights are not part of the project:
 they are looked for under $TLCORE_SHARED/data (default ../shared/data). With --plugin, a folder in which
 tests/example_plugin has been installed (pip install --target FOLDER), the networks that only a plugin
 knows take part as well.
@@ -55,12 +55,27 @@ def show(name: str, document: dict[str, Any], wall: float) -> None:
     metrics, chosen = document["metrics"], document["chosen"]
     low, high = metrics["accuracy_ci"]
     print(f"\n**{name}**: {chosen['candidate']}, {chosen['strategy']}; {wall:.0f} s in all.\n")
-    print("| candidate | rank | LogME | parameters |\n|---|---|---|---|")
+    scorers = document["selection"]["scorers"]
+    print(f"| candidate | rank | {' | '.join(scorers)} | parameters |")
+    print("|---" * (3 + len(scorers)) + "|")
     for row in document["ranking"]:
         if row["skipped"] is None:
-            print(
-                f"| {row['candidate']} | {row['rank']} | {row['scores']['logme']:.3f} | {row['params'] / 1e6:.2f} M |"
+            low_rank, high_rank = row["rank_interval"] or (row["rank"], row["rank"])
+            scores = " | ".join(
+                f"{row['scores'][one]:.3f}" if one in row["scores"] else "–" for one in scorers
             )
+            print(
+                f"| {row['candidate']} | {row['rank']} ({low_rank:.0f}–{high_rank:.0f}) | {scores} "
+                f"| {row['params'] / 1e6:.2f} M |"
+            )
+    print(f"\nShortlist: {', '.join(document['selection']['shortlist'])}.")
+    trial = document["trial"]
+    if trial:
+        rungs = ", ".join(
+            f"{rung['candidate']} {percent(rung['validation'])} after {rung['epochs']} epochs"
+            for rung in trial["rungs"]
+        )
+        print(f"Trial in {trial['seconds']:.0f} s: {rungs or 'none'}; {trial['reason']}.")
     skipped = [row["candidate"] for row in document["ranking"] if row["skipped"] is not None]
     if skipped:
         print(f"\nSkipped by name: {', '.join(skipped)}.")
@@ -96,6 +111,9 @@ def main() -> None:
     )
     parser.add_argument("--plugin", type=Path)
     parser.add_argument("--only", choices=list(PROBLEMS))
+    parser.add_argument(
+        "--documents", type=Path, help="folder that the JSON documents of the runs are kept in"
+    )
     given = parser.parse_args()
     if not given.data.is_dir():
         sys.exit(f"no photographs at {given.data}; set TLCORE_SHARED to the folder that holds data/")
@@ -109,6 +127,10 @@ def main() -> None:
         if given.only in (None, name):
             document, wall = run([part.format(data=given.data) for part in arguments] + models, environment)
             show(name, document, wall)
+            if given.documents is not None:
+                given.documents.mkdir(parents=True, exist_ok=True)
+                text = json.dumps(document, indent=1, ensure_ascii=False)
+                (given.documents / f"{name.split()[0]}.json").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

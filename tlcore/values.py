@@ -361,7 +361,8 @@ class Rung(Value):
     rung: int = Field(ge=1, description="1 is the shortest")
     epochs: int = Field(ge=1)
     validation: float | None = Field(None, description="validation accuracy; None where the training failed")
-    loss: float | None = Field(None, description="validation loss, which decides between equal accuracies")
+    images: int | None = Field(None, description="validation images; None: unknown")
+    loss: float | None = Field(None, description="validation loss")
     seconds: float = 0.0
     survived: bool = Field(False, description="it went on to the next rung, or was chosen")
     failed: str | None = None

@@ -31,11 +31,12 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     """
     budget, strategy = run.config.selection.trial_seconds, trial_strategy(run)
     expected = _expected(run, base, shortlist)
+    images = sum(base.checked.report.counts.get(f"{SOURCE}/val", {}).values()) or None
     done: tuple[Rung, ...] = ()
     while isinstance(step := next_step(shortlist, done, budget=budget, expected=expected), Attempt):
         choice = strategy.model_copy(update={"options": {**strategy.options, "epochs": step.epochs}})
         trained = train(step.candidate, choice, f"{step.candidate}-trial-{step.rung}")
-        done += (_rung(step, trained, run),)
+        done += (_rung(step, trained, run, images),)
     if step.untried:
         left_out = ", ".join(step.untried)
         run.warnings.append(
@@ -65,8 +66,8 @@ def _expected(run: Wiring, base: RankedModels, shortlist: Sequence[str]) -> dict
     return {name: seconds_of_epochs(FIRST_EPOCHS, images, rate) for name, rate in rates.items()}
 
 
-def _rung(step: Attempt, trained: Trained | None, run: Wiring) -> Rung:
-    made = Rung(candidate=step.candidate, rung=step.rung, epochs=step.epochs)
+def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int | None) -> Rung:
+    made = Rung(candidate=step.candidate, rung=step.rung, epochs=step.epochs, images=images)
     if trained is None:
         return made.model_copy(update={"failed": run.warnings[-1]})
     # A training that was killed and taken up again says how long its last part took; its epochs know more.

@@ -253,6 +253,19 @@ def test_equal_accuracies_are_decided_by_the_loss_then_by_the_rank() -> None:
     assert standing("abc", unknown) == ("c", "a", "b")
 
 
+def test_within_one_standard_error_of_the_best_the_rank_decides() -> None:
+    def of(name: str, right: int, images: int = 36) -> Rung:
+        return rung(name, right / images, 0.1).model_copy(update={"images": images})
+
+    # 33 and 35 of 36: p = 34/38 and 36/38, standard error sqrt(p1 q1 + p2 q2) / 6 = 0.063 > 2/36.
+    assert standing("abc", [of("a", 33), of("b", 35), of("c", 20)]) == ("a", "b", "c")
+    assert standing("abc", [of("c", 35), of("b", 33), of("a", 20)]) == ("b", "c", "a")
+    # 3 of 36 are more than one: here the images decide, and with ten times as many 2 in 36 are, too.
+    assert standing("ab", [of("a", 32), of("b", 36)]) == ("b", "a")
+    assert standing("ab", [of("a", 330, 360), of("b", 350, 360)]) == ("b", "a")
+    assert standing("ab", [of("a", 36), of("b", 36)]) == ("a", "b")
+
+
 def test_one_candidate_needs_no_trial_and_none_is_an_error() -> None:
     step = next_step(["a"], (), budget=60, expected={})
     assert isinstance(step, Stop) and step.winner == "a"

@@ -117,6 +117,7 @@ def _trial(trial: Halving) -> dict[str, Any]:
                 "rung": rung.rung,
                 "epochs": rung.epochs,
                 "validation": _number(rung.validation),
+                "images": rung.images,
                 "loss": _number(rung.loss),
                 "seconds": _number(rung.seconds),
                 "survived": rung.survived,

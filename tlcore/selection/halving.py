@@ -67,12 +67,18 @@ def seconds_of_epochs(epochs: int, images: int, images_per_second: float) -> flo
 def standing(shortlist: Sequence[str], results: Sequence[Rung]) -> tuple[str, ...]:
     """Candidates of one rung from best to worst, those that failed left out.
 
-    Validation accuracy decides; among equals the lower validation loss, then the place in `shortlist`.
+    First those whose validation accuracy is within one standard error of the best one, in the order of
+    `shortlist`: a few validation images must not overrule what all the training images say (the one-standard-error
+    rule of Breiman et al. 1984, Classification and Regression Trees). Then the others by accuracy, validation loss, and place. The standard
+    error is that of a difference of two proportions p on n images, sqrt((p_1 (1 - p_1) + p_2 (1 - p_2)) / n), with
+    p = (right + 1) / (n + 2), so that it is no 0 where all are right. Without n (`Rung.images`) nothing is within it.
     """
     place = {name: index for index, name in enumerate(shortlist)}
     finished = [rung for rung in results if rung.validation is not None]
     finished.sort(key=lambda r: (-(r.validation or 0.0), _loss(r), place[r.candidate]))
-    return tuple(rung.candidate for rung in finished)
+    level = [one for one in finished if _within_error(finished[0], one)]
+    level.sort(key=lambda one: place[one.candidate])
+    return tuple(one.candidate for one in (*level, *(one for one in finished if one not in level)))
 
 
 def next_step(
@@ -161,6 +167,18 @@ def rank_regret(trial: Halving) -> float | None:
         (r.validation for r in trial.rungs if r.rung == own[-1].rung and r.candidate == trial.winner), None
     )
     return None if best is None else max(best - (own[-1].validation or 0.0), 0.0)
+
+
+def _within_error(best: Rung, other: Rung) -> bool:
+    if best is other:
+        return True
+    variance = 0.0
+    for accuracy, images in ((best.validation, best.images), (other.validation, other.images)):
+        if not images:
+            return False
+        share = ((accuracy or 0.0) * images + 1) / (images + 2)
+        variance += share * (1 - share) / images
+    return (best.validation or 0.0) - (other.validation or 0.0) <= math.sqrt(variance)
 
 
 def _loss(rung: Rung) -> float:
