@@ -72,7 +72,7 @@ def show(name: str, document: dict[str, Any], wall: float) -> None:
     trial = document["trial"]
     if trial:
         rungs = ", ".join(
-            f"{rung['candidate']} {percent(rung['validation'])} after {rung['epochs']} epochs"
+            f"{rung['candidate']} {percent(rung['validation'])} after {rung['epochs']} epoch(s)"
             for rung in trial["rungs"]
         )
         print(f"Trial in {trial['seconds']:.0f} s: {rungs or 'none'}; {trial['reason']}.")

@@ -21,9 +21,13 @@ def test_the_commands_of_the_readme_work(
 ) -> None:
     zoo.rename(tmp_path / "weights")
     tlcore = command()
+    shown = []
     for line in COMMANDS:
         done = tlcore(*line.split())
         assert done.returncode == 0, done.stderr
-    shown = tlcore("runs", "show", "last")
-    assert shown.returncode == 0 and "card.html" in shown.stdout
-    assert COMMANDS == ["run --data photos --models local:weights"]
+        shown.append(done.stdout)
+    assert "card.html" in shown[0] and "Shortlist:" in shown[1]
+    assert COMMANDS == [
+        "run --data photos --models local:weights",
+        "rank --data photos --models local:weights --runner dask --workers 2 --shards 2",
+    ]
