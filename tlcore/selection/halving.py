@@ -68,10 +68,11 @@ def standing(shortlist: Sequence[str], results: Sequence[Rung]) -> tuple[str, ..
     """Candidates of one rung from best to worst, those that failed left out.
 
     First those whose validation accuracy is within one standard error of the best one, in the order of
-    `shortlist`: a few validation images must not overrule what all the training images say (the one-standard-error
-    rule of Breiman et al. 1984, Classification and Regression Trees). Then the others by accuracy, validation loss, and place. The standard
-    error is that of a difference of two proportions p on n images, sqrt((p_1 (1 - p_1) + p_2 (1 - p_2)) / n), with
-    p = (right + 1) / (n + 2), so that it is no 0 where all are right. Without n (`Rung.images`) nothing is within it.
+    `shortlist`: a few validation images must not overrule what all the training images say (the
+    one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees). Then the others by
+    accuracy, validation loss, and place. The standard error is that of a difference of two proportions p on n
+    images, sqrt((p_1 (1 - p_1) + p_2 (1 - p_2)) / n), with p = (right + 1) / (n + 2), so that it is no 0 where
+    all are right. Without n (`Rung.images`) nothing is within it.
     """
     place = {name: index for index, name in enumerate(shortlist)}
     finished = [rung for rung in results if rung.validation is not None]
