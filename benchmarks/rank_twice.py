@@ -12,35 +12,17 @@ the goal is 60 s the first time and 5 s the second, for 300 images and ten candi
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.ten_candidates import TLCORE, write_images, write_zoo
+from benchmarks.commands import Ranked, rank, shown
+from benchmarks.ten_candidates import write_images, write_zoo
 
 NETWORKS = (
     "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv2_100", "efficientnet_b0", "regnety_004",
     "ghostnet_100", "convnext_atto", "resnet18", "vit_tiny_patch16_224", "mobilevitv2_050",
 )  # fmt: skip
-
-
-def timed(arguments: list[str], environment: dict[str, str]) -> tuple[int, float, float]:
-    """Ranked candidates, wall seconds, CPU seconds of the process and its children."""
-    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [str(TLCORE), "rank", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    ranked = sum(entry["skipped"] is None for entry in json.loads(done.stdout)["ranking"])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return ranked, time.perf_counter() - wall, cpu
 
 
 def main() -> None:
@@ -62,22 +44,16 @@ def main() -> None:
             write_zoo(Path(folder) / "zoo", NETWORKS)
             models = [f"local:{Path(folder) / 'zoo'}"]
         arguments = ["--data", data, *(part for model in models for part in ("--models", model))]
-        runs: dict[str, list[tuple[float, float]]] = {"first time": [], "again": []}
+        runs: dict[str, list[Ranked]] = {"first time": [], "again": []}
         for number in range(given.repeats):
             path = os.pathsep.join(filter(None, [given.plugin, os.environ.get("PYTHONPATH", "")]))
             home = str(Path(folder) / f"store{number}")
             for name, found in runs.items():
-                ranked, *seconds = timed(arguments, {**os.environ, "TLCORE_HOME": home, "PYTHONPATH": path})
-                found.append((seconds[0], seconds[1]))
-                print(f"{number + 1}/{given.repeats} {name}: {found[-1][0]:.1f} s", flush=True)
-    print(f"{ranked} candidates ranked on {os.cpu_count()} cores")
+                found.append(rank(arguments, {**os.environ, "TLCORE_HOME": home, "PYTHONPATH": path}))
+                print(f"{number + 1}/{given.repeats} {name}: {found[-1].wall:.1f} s", flush=True)
+    print(f"{len(found[-1].entries)} candidates ranked on {os.cpu_count()} cores")
     for name, found in runs.items():
-        wall, cpu = zip(*found, strict=True)
-        print(f"{name}: {_shown(wall)} s, CPU {_shown(cpu)} s")
-
-
-def _shown(values: tuple[float, ...]) -> str:
-    return f"{statistics.median(values):.1f} ({min(values):.1f} to {max(values):.1f})"
+        print(f"{name}: {shown([r.wall for r in found], 1)} s, CPU {shown([r.cpu for r in found], 1)} s")
 
 
 if __name__ == "__main__":

@@ -126,20 +126,19 @@ class Judge:
         self.sets = sorted(truth)
 
     def places(self, set_name: str, scorers: Sequence[str]) -> dict[str, float]:
-        """Mean over the scorers of rank / (candidates ranked + 1), as `tlcore.selection.ranking.rank`; lower is better."""
-        from scipy.stats import rankdata
+        """The panel of `tlcore.selection.panel`, of the candidates that any of the scorers could score; lower is better."""
+        from tlcore.selection.panel import panel_means
 
-        found: dict[str, list[float]] = defaultdict(list)
-        for scorer in scorers:
-            having = self.scores[set_name].get(scorer, {})
-            ranks = rankdata([-value for value in having.values()])
-            for candidate, rank in zip(having, ranks, strict=True):
-                found[candidate].append(float(rank) / (len(having) + 1))
-        return {candidate: sum(ranks) / len(ranks) for candidate, ranks in found.items()}
+        scores = [self.scores[set_name].get(name, {}) for name in scorers]
+        candidates = list(dict.fromkeys(candidate for column in scores for candidate in column))
+        if not candidates:
+            return {}
+        table = np.array([[column.get(candidate, np.nan) for column in scores] for candidate in candidates])
+        return dict(zip(candidates, panel_means(table).tolist(), strict=True))
 
     def measure(self, set_name: str, scorers: Sequence[str]) -> tuple[float, float, float]:
         """Weighted tau, top-1 regret, top-3 regret. Candidates that no scorer could score come last."""
-        from tlcore.selection.agreement import agreement
+        from tlcore.selection.agreement import agreement, regret
 
         places, truth = self.places(set_name, scorers), self.truth[set_name]
         order = [-places.get(candidate, 2.0) for candidate in truth]
@@ -151,15 +150,6 @@ class Judge:
         found = np.array([self.measure(name, scorers) for name in sets or self.sets])
         tau, top1, top3 = found.mean(axis=0)
         return float(tau), float(top1), float(top3)
-
-
-def regret(order: Sequence[float], accuracy: Sequence[float], k: int) -> float:
-    """Best accuracy minus the best among the k candidates that stand highest, in expectation over ties at the edge."""
-    edge = sorted(order, reverse=True)[k - 1]
-    sure = [a for o, a in zip(order, accuracy, strict=True) if o > edge]
-    tied = [a for o, a in zip(order, accuracy, strict=True) if o == edge]
-    draws = list(itertools.combinations(tied, k - len(sure)))
-    return max(accuracy) - sum(max([*sure, *draw]) for draw in draws) / len(draws)
 
 
 def search(judge: Judge, scorers: Sequence[str], largest: int) -> list[tuple[tuple[str, ...], list[float]]]:
@@ -200,10 +190,9 @@ def report(panels: Sequence[Sequence[str]], *, largest: int) -> None:
 
 
 def _random(judge: Judge) -> tuple[float, float]:
-    equal = [
-        [regret([0.0] * len(found), list(found.values()), k) for k in (1, 3)]
-        for found in judge.truth.values()
-    ]
+    from tlcore.selection.agreement import random_regret
+
+    equal = [[random_regret(list(found.values()), k) for k in (1, 3)] for found in judge.truth.values()]
     top1, top3 = np.mean(equal, axis=0)
     return float(top1), float(top3)
 

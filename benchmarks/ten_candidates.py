@@ -17,17 +17,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from benchmarks.commands import rank, shown
 
 NETWORKS = (
     "mobilenetv3_small_050", "mobilenetv3_small_075", "mobilenetv3_small_100", "lcnet_050", "lcnet_075", "lcnet_100",
@@ -35,7 +33,6 @@ NETWORKS = (
 )  # fmt: skip
 CLASSES = 10
 GOAL = 1.5
-TLCORE = Path(sys.executable).with_name("tlcore")
 
 
 def write_images(folder: Path, count: int, side: int) -> None:
@@ -75,27 +72,20 @@ def write_zoo(folder: Path, names: tuple[str, ...]) -> list[Path]:
     return [folder / f"{name}.safetensors" for name in names]
 
 
-def rank(data: Path, models: Path) -> dict[str, dict[str, float]]:
-    """One `tlcore rank` with an empty store; the scores by candidate."""
-    with tempfile.TemporaryDirectory() as home:
-        environment = {**os.environ, "TLCORE_HOME": home}
-        command = [str(TLCORE), "rank", "--data", str(data), "--models", f"local:{models}", "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    entries = json.loads(done.stdout)["ranking"]
-    return {entry["candidate"]: entry["scores"] for entry in entries if entry["skipped"] is None}
+Scores = dict[str, dict[str, float]]
 
 
-def timed(data: Path, models: list[Path]) -> tuple[dict[str, dict[str, float]], float, float]:
-    """Scores, wall seconds and CPU seconds of one run after another."""
-    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    scores: dict[str, dict[str, float]] = {}
+def ranked(data: Path, models: list[Path]) -> tuple[Scores, float, float]:
+    """Scores by candidate, wall and CPU seconds of one run after another, each with an empty store."""
+    scores: Scores = {}
+    wall = cpu = 0.0
     for place in models:
-        scores |= rank(data, place)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return scores, time.perf_counter() - wall, cpu
+        with tempfile.TemporaryDirectory() as home:
+            arguments = ["--data", str(data), "--models", f"local:{place}"]
+            done = rank(arguments, {**os.environ, "TLCORE_HOME": home})
+        scores |= {entry["candidate"]: entry["scores"] for entry in done.entries}
+        wall, cpu = wall + done.wall, cpu + done.cpu
+    return scores, wall, cpu
 
 
 def main() -> None:
@@ -117,32 +107,22 @@ def main() -> None:
         for number in range(given.repeats):
             sides = {"one run": [zoo], f"{len(files)} runs": files}
             order = list(sides) if number % 2 == 0 else list(sides)[::-1]
-            found = {name: timed(data, sides[name]) for name in order}
+            found = {name: ranked(data, sides[name]) for name in order}
             one, many = (found[name] for name in sides)
             if one[0].keys() != many[0].keys() or len(one[0]) != len(files):
                 raise SystemExit(f"not all candidates were ranked: {sorted(one[0])} and {sorted(many[0])}")
             wall.append(many[1] / one[1])
             cpu.append(many[2] / one[2])
-            difference = max(
-                [
-                    difference,
-                    *(abs(s - many[0][c][n]) for c, all_of in one[0].items() for n, s in all_of.items()),
-                ]
-            )
+            apart = (abs(s - many[0][c][n]) for c, scores in one[0].items() for n, s in scores.items())
+            difference = max(difference, *apart)
             print(
                 f"{number + 1}/{given.repeats}: one run {one[1]:.1f} s (CPU {one[2]:.1f}), "
                 f"{len(files)} runs {many[1]:.1f} s (CPU {many[2]:.1f})",
                 flush=True,
             )
     print(f"{len(files)} candidates, {given.images} images of {given.side} px, {os.cpu_count()} cores")
-    print(
-        f"wall ratio {_shown(wall)}, CPU ratio {_shown(cpu)}, largest difference of a score {difference:.1e}"
-    )
+    print(f"wall ratio {shown(wall, 2)}, CPU ratio {shown(cpu, 2)}, scores at most {difference:.1e} apart")
     print(f"goal {GOAL} in wall time: {'reached' if statistics.median(wall) >= GOAL else 'missed'}")
-
-
-def _shown(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} … {max(ratios):.2f})"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tlcore.config import StrategyChoice
 from tlcore.errors import UserError
 from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step, seconds_of_epochs
 from tlcore.stages.values import FeatureFiles, Trained
-from tlcore.values import SOURCE, Halving, Rung
+from tlcore.values import SOURCE, Halving, Rung, Split
 from tlcore_flows.opened import open_registry
 from tlcore_flows.wiring import Wiring
 
@@ -31,7 +31,7 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     """
     budget, strategy = run.config.selection.trial_seconds, trial_strategy(run)
     expected = _expected(run, base, shortlist)
-    images = sum(base.checked.report.counts.get(f"{SOURCE}/val", {}).values()) or None
+    images = _images(base, "val") or None
     done: tuple[Rung, ...] = ()
     while isinstance(step := next_step(shortlist, done, budget=budget, expected=expected), Attempt):
         choice = strategy.model_copy(update={"options": {**strategy.options, "epochs": step.epochs}})
@@ -61,9 +61,14 @@ def trial_strategy(run: Wiring) -> StrategyChoice:
 
 
 def _expected(run: Wiring, base: RankedModels, shortlist: Sequence[str]) -> dict[str, float]:
-    images = sum(base.checked.report.counts.get(f"{SOURCE}/train", {}).values())
+    images = _images(base, "train")
     rates = {n: run.store.read(base.features[n], FeatureFiles).images_per_second for n in shortlist}
     return {name: seconds_of_epochs(FIRST_EPOCHS, images, rate) for name, rate in rates.items()}
+
+
+def _images(base: RankedModels, split: Split) -> int:
+    """Labelled source images of a split."""
+    return sum(base.checked.report.counts.get(f"{SOURCE}/{split}", {}).values())
 
 
 def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int | None) -> Rung:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tlcore.registry import Registry
 from tlcore.stages.base import Choice, StageJob, StageResult, run_stage
 from tlcore.stages.values import CandidateList, DecodedImages
 from tlcore.store import Store
-from tlcore.values import Candidate, Ref
+from tlcore.values import Candidate, Ranked, Ref
 
 CLASSES = ("ant", "bee", "cat")
 
@@ -131,6 +131,37 @@ class Chain:
             options={"candidate": candidate.model_dump(mode="json"), "pretrained": True},
             strategies={"source": source(candidate), "tuner": ("tuner", tuner, options or {})},
         )  # fmt: skip
+
+
+class FeatureBench:
+    """One data set, one candidate and its pixels: everything that the features stage asks for."""
+
+    def __init__(self, chain: Chain, tmp_path: Path, *, per_class: int, seed: int) -> None:
+        self.chain = chain
+        self.data = chain.data(write_images(tmp_path / "photos", per_class, seed=seed))
+        self.candidate: Candidate = chain.candidates(write_zoo(tmp_path / "zoo", ("test_resnet",)))[0]
+        self.pixels = chain.pixels(self.data, self.candidate)
+
+    def features(self, **options: object) -> Ref:
+        return self.chain(
+            "features",
+            inputs={"data": self.data, "pixels": self.pixels},
+            options={"candidate": self.candidate.recipe(), "max_images": 5000, **options},
+            strategies={"source": source(self.candidate)},
+        )
+
+    def merge(self, parts: Sequence[Ref]) -> Ref:
+        job = StageJob(stage="merge", inputs={"parts": tuple(parts)})
+        return run_stage(self.chain.store, self.chain.registry, job).ref
+
+    def score(self, features: Ref, *scorers: str, replicates: int = 0) -> Ranked:
+        ref = self.chain(
+            "score",
+            inputs={"data": self.data, "features": features},
+            options={"candidate": self.candidate.model_dump(mode="json"), "replicates": replicates},
+            strategies={name: ("scorer", name, {}) for name in scorers},
+        )
+        return self.chain.store.read(ref, Ranked)
 
 
 def source(candidate: Candidate) -> tuple[str, str, dict[str, Any]]:

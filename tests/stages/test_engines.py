@@ -8,32 +8,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from tests.stages.conftest import Chain, source, write_images, write_zoo
+from tests.stages.conftest import Chain, FeatureBench, source
 from tlcore.errors import UserError
 from tlcore.features.engines.choice import ENGINES, missing
 from tlcore.features.engines.hardware import Hardware
-from tlcore.stages.base import StageJob, run_stage
 from tlcore.stages.values import FLOAT32_ENGINES, FeatureFiles
-from tlcore.values import Candidate, Ranked, Ref
+from tlcore.values import Ref
 
 BF16_IS_MISSING = missing("bf16", Hardware.of("cpu"))
 
 
-class Ready:
-    def __init__(self, chain: Chain, tmp_path: Path) -> None:
-        self.chain = chain
-        self.data = chain.data(write_images(tmp_path / "photos", 40, seed=0))
-        self.candidate: Candidate = chain.candidates(write_zoo(tmp_path / "zoo", ("test_resnet",)))[0]
-        self.pixels = chain.pixels(self.data, self.candidate)
-
-    def features(self, **options: object) -> Ref:
-        return self.chain(
-            "features",
-            inputs={"data": self.data, "pixels": self.pixels},
-            options={"candidate": self.candidate.recipe(), "max_images": 100, **options},
-            strategies={"source": source(self.candidate)},
-        )
-
+class Ready(FeatureBench):
     def probe(self, **inputs: Ref) -> np.ndarray:
         """The head's weights that a linear probe learns."""
         ref = self.chain(
@@ -52,7 +37,7 @@ class Ready:
 
 @pytest.fixture
 def ready(chain: Chain, tmp_path: Path) -> Ready:
-    return Ready(chain, tmp_path)
+    return Ready(chain, tmp_path, per_class=40, seed=0)
 
 
 def _files(ready: Ready, ref: Ref) -> FeatureFiles:
@@ -81,16 +66,10 @@ def test_shards_that_took_several_engines_name_them_all_and_keep_a_note(ready: R
             )
             (ready.chain.store.folder(ref) / "value.json").write_text(value.model_dump_json())
         parts.append(ref)
-    job = StageJob(stage="merge", inputs={"parts": tuple(parts)})
-    merged = run_stage(ready.chain.store, ready.chain.registry, job).ref
+    merged = ready.merge(parts)
     files = _files(ready, merged)
     assert files.engine == "eager+folded" and files.engine_note == "bf16: cosine 0.9; computed by eager"
-    score = ready.chain(
-        "score", inputs={"data": ready.data, "features": merged},
-        options={"candidate": ready.candidate.model_dump(mode="json"), "replicates": 0},
-        strategies={"s": ("scorer", "logme", {})},
-    )  # fmt: skip
-    entry = ready.chain.store.read(score, Ranked)
+    entry = ready.score(merged, "logme")
     assert entry.engine == "eager+folded"
     assert "engine bf16: cosine 0.9; computed by eager" in entry.notes
     assert any(note.startswith("engines differ between shards (eager, folded)") for note in entry.notes)
@@ -101,21 +80,12 @@ def test_the_rate_of_merged_shards_is_that_of_one_worker(ready: Ready) -> None:
     for ref, seconds in zip(parts, (0.5, 1.5), strict=True):
         value = _files(ready, ref).model_copy(update={"seconds": seconds, "images_per_second": 0.0})
         (ready.chain.store.folder(ref) / "value.json").write_text(value.model_dump_json())
-    merged = run_stage(
-        ready.chain.store, ready.chain.registry, StageJob(stage="merge", inputs={"parts": parts})
-    )
-    files = _files(ready, merged.ref)
+    files = _files(ready, ready.merge(parts))
     assert files.seconds == 2.0 and files.images_per_second == files.images / 2
 
 
 def test_a_score_names_its_engine_and_nothing_else_where_all_went_well(ready: Ready) -> None:
-    ref = ready.features(engine="folded")
-    score = ready.chain(
-        "score", inputs={"data": ready.data, "features": ref},
-        options={"candidate": ready.candidate.model_dump(mode="json"), "replicates": 0},
-        strategies={"s": ("scorer", "logme", {})},
-    )  # fmt: skip
-    entry = ready.chain.store.read(score, Ranked)
+    entry = ready.score(ready.features(engine="folded"), "logme")
     assert entry.engine == "folded" and not any("engine" in note for note in entry.notes)
 
 

@@ -11,7 +11,8 @@ import pytest
 from tlcore.errors import UserError
 from tlcore.features.files import load_features
 from tlcore.protocols import Card, Evidence, Scorer
-from tlcore.stages.models import _remarks
+from tlcore.selection.asking import remarks
+from tlcore.selection.redraws import whole
 from tlcore.testing import tiny_evidence
 from tlcore.values import Ranked
 
@@ -83,5 +84,6 @@ def test_remarks_that_fail_are_said_and_end_nothing() -> None:
     }
     evidence = tiny_evidence()
     for way, said in ways.items():
-        assert _remarks([_Silent(), _Faulty(way=way)], evidence) == [f"faulty: {said}"]
+        found = [line for one in (_Silent(), _Faulty(way=way)) for line in remarks(one, whole(evidence))]
+        assert found == [f"faulty: {said}"]
     assert _Silent().remarks(evidence) == ()

@@ -7,58 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.stages.conftest import Chain, source, write_images, write_zoo
+from tests.stages.conftest import Chain, FeatureBench
 from tlcore.features.files import load_features
 from tlcore.features.folds import fold_moments
 from tlcore.features.moments import Moments
 from tlcore.features.shards import merge_groups, shard_bounds
-from tlcore.stages.base import Choice, StageJob, run_stage
 from tlcore.stages.shards import joined
 from tlcore.stages.values import CheckedData, FeatureFiles
-from tlcore.values import Candidate, Ranked, Ref
+from tlcore.values import Ref
 
 PER_CLASS = 90  # 0.64 of 270 images are for training: three batches
 
 
-class Sharded:
-    def __init__(self, chain: Chain, tmp_path: Path) -> None:
-        self.chain = chain
-        self.data = chain.data(write_images(tmp_path / "photos", PER_CLASS, seed=1))
-        self.candidate: Candidate = chain.candidates(write_zoo(tmp_path / "zoo", ("test_resnet",)))[0]
-        self.pixels = chain.pixels(self.data, self.candidate)
-
-    def features(self, **options: object) -> Ref:
-        return self.chain(
-            "features",
-            inputs={"data": self.data, "pixels": self.pixels},
-            options={"candidate": self.candidate.recipe(), "max_images": 5000, **options},
-            strategies={"source": source(self.candidate)},
-        )
-
+class Sharded(FeatureBench):
     def merged(self, count: int) -> Ref:
         level = [self.features(shard=[index, count]) for index in range(count)]
         while len(level) > 1:
             level = [self.merge(level[a:b]) for a, b in merge_groups(len(level))]
         return level[0]
 
-    def merge(self, parts: list[Ref]) -> Ref:
-        job = StageJob(stage="merge", inputs={"parts": tuple(parts)})
-        return run_stage(self.chain.store, self.chain.registry, job).ref
-
-    def score(self, features: Ref, *scorers: str) -> Ranked:
-        job = StageJob(
-            stage="score",
-            inputs={"data": (self.data,), "features": (features,)},
-            options={"candidate": self.candidate.model_dump(mode="json"), "replicates": 8},
-            strategies={name: Choice(kind="scorer", name=name) for name in scorers},
-        )
-        ref = run_stage(self.chain.store, self.chain.registry, job).ref
-        return self.chain.store.read(ref, Ranked)
-
 
 @pytest.fixture
 def sharded(chain: Chain, tmp_path: Path) -> Sharded:
-    return Sharded(chain, tmp_path)
+    return Sharded(chain, tmp_path, per_class=PER_CLASS, seed=1)
 
 
 def test_shards_hold_the_same_bits_and_their_moments_add_up(sharded: Sharded) -> None:
@@ -90,8 +61,8 @@ def test_shards_hold_the_same_bits_and_their_moments_add_up(sharded: Sharded) ->
 def test_scores_do_not_hang_on_the_number_of_shards(sharded: Sharded) -> None:
     scorers = sharded.chain.registry.names("scorer")
     assert "logme" in scorers
-    whole = sharded.score(sharded.features(), *scorers)
-    split = sharded.score(sharded.merged(3), *scorers)
+    whole = sharded.score(sharded.features(), *scorers, replicates=8)
+    split = sharded.score(sharded.merged(3), *scorers, replicates=8)
     assert whole.scores.keys() == split.scores.keys() and whole.scores
     for name, value in whole.scores.items():
         assert split.scores[name] == pytest.approx(value, rel=1e-7, abs=1e-9), name

@@ -1,4 +1,4 @@
-"""Asking a scorer: the score, or an error of tlcore whatever the scorer does, and how many images it read."""
+"""Asking a scorer: its score, how many images that read, and its remarks, whatever the scorer does."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, TlcoreError, UserError
 from tlcore.protocols import Evidence, Scorer
+from tlcore.selection.redraws import SharedEvidence
 
-__all__ = ["Asked", "ask"]
+__all__ = ["Asked", "ask", "remarks"]
 
 
 @dataclass(frozen=True)
@@ -56,3 +57,21 @@ def ask(scorer: Scorer, evidence: Evidence) -> Asked:
     if not math.isfinite(value):
         raise PluginError(f"the scorer returned {value}, which is no score", where=name)
     return Asked(value, max(watched.sampled, default=evidence.labels.size))
+
+
+def remarks(scorer: Scorer, shared: SharedEvidence) -> list[str]:
+    """What `scorer` adds to the score that it gave, "NAME: …"; nothing that it does wrong ends the run.
+
+    It is asked on the evidence that its score was asked for on: what it keeps of that it finds again.
+    """
+    name = scorer.card.name
+    if type(scorer).remarks is Scorer.remarks:
+        return []  # it has none
+    try:
+        found = scorer.remarks(shared.evidence_for(scorer))
+        lines = [found] if isinstance(found, str) else found  # a comma forgotten
+        return [f"{name}: {' '.join(str(line).split())}" for line in lines]
+    except TlcoreError as error:
+        return [f"{name}: no remarks, {error.what}"]
+    except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        return [f"{name}: no remarks, {type(error).__name__}: {error}"]

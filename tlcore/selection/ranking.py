@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tlcore.errors import TlcoreError, UserError
 from tlcore.protocols import Evidence, Scorer
-from tlcore.selection.asking import Asked, ask
+from tlcore.selection.asking import Asked, ask, remarks
 from tlcore.selection.blas import calm_blas
 from tlcore.selection.panel import standings
 from tlcore.selection.redraws import SharedEvidence, redraws, whole
@@ -83,6 +83,7 @@ def score_candidate(
                 scores[scorer.card.name], read[scorer.card.name] = asked.score, asked.read
             except TlcoreError as error:
                 notes.append(f"{scorer.card.name}: {error.what}")
+        said = [line for one in scorers if one.card.name in scores for line in remarks(one, shared)]
     costly = _smaller(subsets, evidence)
     repeated = []
     for scorer in scorers:
@@ -93,12 +94,12 @@ def score_candidate(
             notes.append(f"{scorer.card.name}: no spread, {reason}")
         else:
             repeated.append(scorer)
-    redrawn: dict[str, list[Asked | None]] = {}
+    redrawn: dict[str, list[Asked | None]] = {scorer.card.name: [] for scorer in repeated}
+    rows, asked_on = _plan(repeated, subsets, costly)
     with calm_blas(half):
-        for rows, some in _by_rows(repeated, subsets, costly):
-            for subset in redraws(evidence, rows):
-                for name, answer in _redrawn(some, subset).items():
-                    redrawn.setdefault(name, []).append(answer)
+        for some, subset in zip(asked_on, redraws(evidence, rows), strict=True) if rows else ():
+            for name, answer in _redrawn(some, subset).items():
+                redrawn[name].append(answer)
     single = np.count_nonzero(np.bincount(evidence.labels) == 1) if repeated else 0
     for scorer in repeated:
         name = scorer.card.name
@@ -118,7 +119,7 @@ def score_candidate(
         spread=spread,
         draws=draws,
         draw_scale=scale,
-        notes=tuple(notes),
+        notes=(*notes, *said),
         params=candidate.params,
         gmacs=candidate.gmacs,
         onnx_bytes=candidate.onnx_bytes,
@@ -249,20 +250,16 @@ def _not_redrawn(
     return ""
 
 
-def _by_rows(
+def _plan(
     scorers: Sequence[Scorer], subsets: list[NDArray[np.intp]], costly: list[NDArray[np.intp]]
-) -> list[tuple[list[NDArray[np.intp]], list[Scorer]]]:
-    """The subsets with the scorers that are asked on them; one list where both kinds are the same."""
-    if not scorers:
-        return []
-    if costly[0].size == subsets[0].size:
-        return [(subsets, list(scorers))]
+) -> tuple[list[NDArray[np.intp]], list[list[Scorer]]]:
+    """All subsets, and for each the scorers that are asked on it; where both kinds are the same, none twice."""
     dear = [scorer for scorer in scorers if "costly" in scorer.card.traits]
-    return [
-        (rows, some)
-        for rows, some in ((subsets, [one for one in scorers if one not in dear]), (costly, dear))
-        if some
-    ]
+    parts = [(subsets, [scorer for scorer in scorers if scorer not in dear]), (costly, dear)]
+    if subsets and subsets[0].size == costly[0].size:
+        parts = [(subsets, list(scorers))]
+    pairs = [(rows, some) for all_rows, some in parts if some for rows in all_rows]
+    return [rows for rows, _ in pairs], [some for _, some in pairs]
 
 
 def _redrawn(scorers: Sequence[Scorer], subset: SharedEvidence) -> dict[str, Asked | None]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
-from tlcore.errors import PluginError, TlcoreError, UserError
+from tlcore.errors import PluginError, UserError
 from tlcore.protocols import Evidence, ModelSource, Scorer
 from tlcore.registry import Registry
 from tlcore.selection.constraints import by_reason
@@ -140,32 +140,7 @@ def score(context: StageContext) -> Ranked:
         scorers, evidence, candidate, replicates=context.option("replicates"),
         images_per_second=files.images_per_second,
     )  # fmt: skip
-    notes = (*entry.notes, *_remarks([one for one in scorers if one.card.name in entry.scores], evidence))
-    return entry.model_copy(update={"notes": (*notes, *engine_notes(files)), "engine": files.engine})
-
-
-def _remarks(scorers: Sequence[Scorer], evidence: Evidence) -> list[str]:
-    """What the scorers add to the scores that they gave, "NAME: …"; nothing that one does wrong ends the run."""
-    from tlcore.selection.blas import calm_blas
-    from tlcore.selection.redraws import whole
-
-    # As the scores were asked for: a scorer that keeps what it worked out for its score finds it again.
-    shared = whole(evidence)
-    said = []
-    with calm_blas(min(evidence.moments.n, evidence.moments.dim)):
-        for scorer in scorers:
-            name = scorer.card.name
-            try:
-                if type(scorer).remarks is Scorer.remarks:
-                    continue  # it has none, and its evidence need not be made again
-                remarks = scorer.remarks(shared.evidence_for(scorer))
-                lines = [remarks] if isinstance(remarks, str) else remarks  # a comma forgotten
-                said += [f"{name}: {' '.join(str(line).split())}" for line in lines]
-            except TlcoreError as error:
-                said.append(f"{name}: no remarks, {error.what}")
-            except Exception as error:  # noqa: BLE001 - a plugin may raise anything
-                said.append(f"{name}: no remarks, {type(error).__name__}: {error}")
-    return said
+    return entry.model_copy(update={"notes": (*entry.notes, *engine_notes(files)), "engine": files.engine})
 
 
 def rank_candidates(context: StageContext) -> Ranking:
