@@ -29,7 +29,7 @@ RECIPE = {"epochs": 3}
 MORE_SEEDS, BEST = (1, 2), 4
 COLUMNS = (
     "set", "candidate", "seed", "accuracy", "probe_validation", "validation", "chosen_epoch", "test_images",
-    "train_images", "seconds",
+    "train_images", "validation_images", "seconds",
 )  # fmt: skip
 
 
@@ -126,6 +126,7 @@ class Bench:
             "chosen_epoch": trained.checkpoint.chosen_epoch,
             "test_images": evaluation.metrics.images,
             "train_images": sum(report.counts["source/train"].values()),
+            "validation_images": sum(report.counts["source/val"].values()),
             "seconds": f"{trained.seconds:.1f}",
         }
 

@@ -6,7 +6,8 @@
 Scores every candidate on the training images of every set of benchmarks/results/ground_truth.csv with every
 installed scorer (benchmarks/results/scores.csv), and prints, per scorer, for every panel that is asked for,
 for the static prior and for a random choice: Kendall's weighted tau, top-1 and top-3 regret in points of
-test accuracy, means over the sets. --search tries every panel of up to five scorers and says how the best
+test accuracy, means over the sets. Then what a trial of the first three would have added, by the validation
+accuracies of the same trainings. --search tries every panel of up to five scorers and says how the best
 one of all other sets does on the set left out.
 """
 
@@ -185,6 +186,7 @@ def report(panels: Sequence[Sequence[str]], *, largest: int) -> None:
         best = max(judge.truth[name].items(), key=lambda found: found[1])
         cells = [f"{judge.measure(name, panel)[1]:.2f}" for panel in (*panels, [PRIOR])]
         print(f"| {name} | {best[0]} {best[1]:.1f} | {' | '.join(cells)} |")
+    _trial_report(judge, panels[0])
     if largest:
         _search_report(judge, scorers, largest)
 
@@ -195,6 +197,34 @@ def _random(judge: Judge) -> tuple[float, float]:
     equal = [[random_regret(list(found.values()), k) for k in (1, 3)] for found in judge.truth.values()]
     top1, top3 = np.mean(equal, axis=0)
     return float(top1), float(top3)
+
+
+def _trial_report(judge: Judge, panel: Sequence[str]) -> None:
+    """Mean regret where the first three by rank were trained in full and the rule of the trial chose among them."""
+    from tlcore.selection.halving import standing
+    from tlcore.values import Rung
+
+    first = {(row["set"], row["candidate"]): row for row in read_table() if row["seed"] == "0"}
+    regrets: dict[str, list[float]] = defaultdict(list)
+    overruled = 0
+    for name in judge.sets:
+        truth, places = judge.truth[name], judge.places(name, panel)
+        shortlist = sorted(places, key=places.__getitem__)[:3]
+        rungs = []
+        for candidate in shortlist:
+            row = first[name, candidate]
+            accuracy, images = float(row["validation"]), int(row["validation_images"])
+            rungs.append(Rung(candidate=candidate, rung=1, epochs=3, validation=accuracy, images=images))
+        level = standing(shortlist, rungs)
+        overruled += level[0] != shortlist[0]
+        alone = standing(shortlist, [rung.model_copy(update={"images": None}) for rung in rungs])
+        chosen = {"the ranking": shortlist[0], "the trial": level[0], "validation accuracy alone": alone[0]}
+        for way, candidate in chosen.items():
+            regrets[way].append(max(truth.values()) - truth[candidate])
+    said = ", ".join(f"{way} {np.mean(found):.2f}" for way, found in regrets.items())
+    print(
+        f"\nOf the panel's first three, top-1 regret by {said}. The trial overruled the ranking on {overruled} sets."
+    )
 
 
 def _search_report(judge: Judge, scorers: Sequence[str], largest: int) -> None:

@@ -19,7 +19,7 @@ from tlcore.values import Json
 
 __all__ = [
     "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "RunConfig",
-    "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config",
+    "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config", "parse_listing",
 ]  # fmt: skip
 
 
@@ -337,6 +337,27 @@ class RunConfig(_Section):
     def document(self) -> dict[str, Json]:
         """The configuration as plain JSON, every default filled in."""
         return self.model_dump(mode="json", by_alias=True)
+
+
+class ListingConfig(_Section):
+    """Source models to list, and the limits that filter them; as in RunConfig."""
+
+    models: tuple[ModelChoice, ...]
+    selection: SelectionConfig = SelectionConfig()
+
+
+def parse_listing(
+    document: Mapping[str, Json], *, where: str = "configuration", command: str = "models"
+) -> ListingConfig:
+    """As `parse_config`, of what a listing needs.
+
+    Raises:
+        UserError: as `parse_config`.
+    """
+    try:
+        return ListingConfig.model_validate(document)
+    except ValidationError as error:
+        raise _explain(error, where, command) from None
 
 
 def parse_config(

@@ -112,6 +112,15 @@ class ModelSource(Strategy):
             UserError: the spec names nothing.
         """
 
+    def listing(self) -> tuple[Candidate, ...]:
+        """`candidates` for a person who looks around: nothing is fetched, none is too many, and one whose weights
+        are not here is listed like the others, with `skipped`.
+
+        Raises:
+            UserError: the spec names nothing.
+        """
+        return self.candidates()
+
     def depends_on(self) -> tuple[str, ...] | None:
         """Files and folders that `candidates` and `build` read, as for data sources. None: cannot say."""
         return None
@@ -156,7 +165,8 @@ class Evidence:
     regression: RegressionMoments | None = None
 
     def sample(self, limit: int) -> NDArray[np.int64]:
-        """Sorted positions of at most `limit` images, the same share of every class; all when there are no more.
+        """Sorted positions of at most `limit` images (but two of each class), the same share of every class; all when
+        there are no more.
 
         Follows the seed, so that all candidates of a run are judged on the same images.
         """

@@ -27,6 +27,7 @@ __all__ = ["COMMANDS", "app", "main"]
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("cli_run", "Images in; a proven ONNX model and the evidence for it out."),
     "rank": ("cli_run", "Rank source models by measured transferability, and stop there."),
+    "models": ("cli_models", "List source models with cost, licence and static prior; no image needed."),
     "predict": ("cli_predict", "Labels and probabilities for images, from an exported file alone."),
     "runs": ("cli_runs", "List runs, show one, open its card."),
     "plugins": ("cli_plugins", "List the installed strategies, or show one with its options."),

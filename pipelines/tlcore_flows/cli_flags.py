@@ -43,7 +43,7 @@ def _model(text: str) -> Json:
         choice = model_choice(text)
     except ValueError as error:
         raise UserError(
-            str(error), where="--models", hint="list the sources with: tlcore plugins --kind model-source"
+            str(error), where="models", hint="list the sources with: tlcore plugins --kind model-source"
         ) from None
     choice["options"]["spec"] = _place(choice["options"]["spec"])
     return choice

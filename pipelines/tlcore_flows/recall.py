@@ -7,7 +7,8 @@ GPU, the machine), and the files that its sources read: their names, sizes, and 
 it. Like `make` and `git`, this takes a file whose
 inode, size, mtime and ctime are the same for unchanged.
 
-Where a Prefect server is named the flow always runs, so that it is seen there.
+Where a Prefect server is named the flow always runs, so that it is seen there. Here nothing runs, and observers are
+not told.
 """
 
 from __future__ import annotations

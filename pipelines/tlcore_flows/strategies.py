@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcore.config import RunConfig, StrategyChoice
+from tlcore.config import ListingConfig, RunConfig, SelectionConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
 from tlcore.registry import Registry
 
-__all__ = ["check", "chosen"]
+__all__ = ["check", "check_listing", "chosen"]
 
 PLACES = {"image-folder": "path", "manifest": "path", "local": "spec"}
 """Strategies of plain paths and specs (`tlcore.config.data_choice`, `model_choice`) and the option that holds it."""
@@ -47,14 +47,33 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     for where, kind, choice in chosen(config):
-        registry.build(kind, choice.name, choice.options, where=where)
-        option = PLACES.get(choice.name)
-        if option is not None and kind in ("data-source", "model-source"):
-            _check_place(str(choice.options.get(option, "")), where, command)
-    if config.selection.results:
+        _check_choice(registry, where, kind, choice, command)
+    _check_results(config.selection)
+
+
+def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:
+    """As `check`, of the model sources and the result table.
+
+    Raises:
+        UserError, PluginError: as `check`.
+    """
+    for choice in config.models:
+        _check_choice(registry, "models", "model-source", choice, command)
+    _check_results(config.selection)
+
+
+def _check_choice(registry: Registry, where: str, kind: str, choice: StrategyChoice, command: str) -> None:
+    registry.build(kind, choice.name, choice.options, where=where)
+    option = PLACES.get(choice.name)
+    if option is not None and kind in ("data-source", "model-source"):
+        _check_place(str(choice.options.get(option, "")), where, command)
+
+
+def _check_results(selection: SelectionConfig) -> None:
+    if selection.results:
         from tlcore.models.results import read_results
 
-        read_results(Path(config.selection.results).expanduser())
+        read_results(Path(selection.results).expanduser())
 
 
 def _check_place(text: str, where: str, command: str) -> None:

@@ -31,7 +31,8 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     """
     budget, strategy = run.config.selection.trial_seconds, trial_strategy(run)
     expected = _expected(run, base, shortlist)
-    images = _images(base, "val") or None
+    # What "validation accuracy" is measured on: without validation images, the training images.
+    images = _images(base, "val") or _images(base, "train")
     done: tuple[Rung, ...] = ()
     while isinstance(step := next_step(shortlist, done, budget=budget, expected=expected), Attempt):
         choice = strategy.model_copy(update={"options": {**strategy.options, "epochs": step.epochs}})
@@ -71,7 +72,7 @@ def _images(base: RankedModels, split: Split) -> int:
     return sum(base.checked.report.counts.get(f"{SOURCE}/{split}", {}).values())
 
 
-def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int | None) -> Rung:
+def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int) -> Rung:
     made = Rung(candidate=step.candidate, rung=step.rung, epochs=step.epochs, images=images)
     if trained is None:
         return made.model_copy(update={"failed": run.warnings[-1]})

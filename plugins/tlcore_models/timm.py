@@ -12,6 +12,7 @@ from tlcore.protocols import Card, ModelSource
 from tlcore.values import Candidate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
@@ -39,12 +40,13 @@ class Timm(ModelSource):
     allow_download: bool = Field(
         False, description="fetch weights from the hub that are not in the local cache"
     )
-    limit: int = Field(20, ge=1, description="models that a glob may match")
+    limit: int = Field(20, ge=1, description="models that a glob may bring, of those with weights to be had")
     cache_dir: str | None = Field(None, description="folder of the hub cache; by default what HF_HOME says")
 
     def candidates(self) -> tuple[Candidate, ...]:
-        if not any(sign in self.spec for sign in "*?["):
-            candidate = self._candidate(_one(self.spec))
+        names = self._names()
+        if not _is_glob(self.spec):
+            candidate = self._candidate(*names)
             if candidate.skipped:
                 raise UserError(
                     candidate.skipped,
@@ -52,16 +54,14 @@ class Timm(ModelSource):
                     hint="the same command with --allow-download, or --models local:FILE",
                 )
             return (candidate,)
-        names = _matches(self.spec)
-        if not names:
-            raise UserError("no pretrained model of timm matches", where=f"timm:{self.spec}", hint=LIST)
-        if len(names) > self.limit:
-            raise UserError(
-                f"matches {len(names)} models, more than the limit of {self.limit}: {', '.join(names[:5])}, …",
-                where=f"timm:{self.spec}",
-                hint="narrow the glob, or raise the option limit of the model source timm",
-            )
-        return tuple(self._candidate(name) for name in names)
+        if self.allow_download:
+            self._bound(names)  # before the hub is asked for any of them
+        found = tuple(self._candidate(name) for name in names)
+        self._bound([candidate.name for candidate in found if not candidate.skipped])
+        return found
+
+    def listing(self) -> tuple[Candidate, ...]:
+        return tuple(self._candidate(name) for name in self._names())
 
     def depends_on(self) -> tuple[str, ...] | None:
         """The hub cache; with `allow_download` the hub may answer something else each time."""
@@ -86,6 +86,22 @@ class Timm(ModelSource):
         head = head_modules(candidate.architecture, network)
         load_into(network, source.state_dict(), where=candidate.name, head=head, fresh_head=True)
         return network
+
+    def _names(self) -> list[str]:
+        if not _is_glob(self.spec):
+            return [_one(self.spec)]
+        names = _matches(self.spec)
+        if not names:
+            raise UserError("no pretrained model of timm matches", where=f"timm:{self.spec}", hint=LIST)
+        return names
+
+    def _bound(self, names: Sequence[str]) -> None:
+        if len(names) > self.limit:
+            raise UserError(
+                f"brings {len(names)} models, more than the limit of {self.limit}: {', '.join(names[:5])}, …",
+                where=f"timm:{self.spec}",
+                hint=f"narrow the glob (tlcore models 'timm:{self.spec}' lists it), or name some of them",
+            )
 
     def _candidate(self, name: str) -> Candidate:
         from timm.models import get_pretrained_cfg
@@ -147,7 +163,11 @@ class Timm(ModelSource):
         return path
 
 
-LIST = "list names with: python -c \"import timm; print(timm.list_pretrained('resnet*'))\""
+LIST = "list names with: tlcore models 'timm:resnet*'"
+
+
+def _is_glob(spec: str) -> bool:
+    return any(sign in spec for sign in "*?[")
 
 
 def _one(name: str) -> str:

@@ -125,10 +125,23 @@ class TestOffline:
             source("test_mambaout", tmp_path).candidates()
 
     def test_a_glob_of_too_many_or_none_is_an_error(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"more than the limit of 3"):
-            source("test_*", tmp_path, limit=3).candidates()
+        with pytest.raises(UserError, match=r"more than the limit of 3"):  # and the hub is not asked
+            source("test_*", tmp_path, limit=3, allow_download=True).candidates()
         with pytest.raises(UserError, match="no pretrained model of timm matches"):
             source("nothing_*", tmp_path).candidates()
+
+    def test_of_a_glob_only_those_with_weights_here_count_towards_the_limit(self, tmp_path: Path) -> None:
+        put_in_cache(tmp_path)
+        found = source("test_*", tmp_path, limit=1).candidates()
+        assert len(found) > 10 and [one.name for one in found if not one.skipped] == [NAME]
+        put_in_cache(tmp_path, architecture="test_byobnet", name="test_byobnet.r160_in1k")
+        with pytest.raises(UserError, match=r"brings 2 models, more than the limit of 1"):
+            source("test_*", tmp_path, limit=1).candidates()
+        assert len(source("test_*", tmp_path, limit=1).listing()) == len(found)
+
+    def test_a_listing_takes_a_single_name_whose_weights_are_elsewhere(self, tmp_path: Path) -> None:
+        (one,) = source("resnet18", tmp_path).listing()
+        assert one.name == "resnet18.a1_in1k" and one.params and "local hub cache" in (one.skipped or "")
 
     def test_a_glob_with_a_tag_matches_tags_and_without_one_architectures(self, tmp_path: Path) -> None:
         plain = {one.name for one in source("resnet1[08]t*", tmp_path).candidates()}

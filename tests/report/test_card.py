@@ -142,6 +142,33 @@ def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path) -
     assert r"$\frac{1}{2}$" in card.text  # and mathematics is not typeset, in figures either
 
 
+def test_of_many_that_were_left_out_thirty_are_listed_and_the_others_counted(record: RunRecord) -> None:
+    left = tuple(Ranked(candidate=f"net-{k:04}", rank=None, skipped="too large") for k in range(1130))
+    entries = (*(e for e in record.ranking.entries if e.rank is not None), *left)
+    shown = page(
+        record.model_copy(update={"ranking": record.ranking.model_copy(update={"entries": entries})})
+    )
+    assert "net-0029 too large" in shown.text and "net-0030" not in shown.text
+    assert f"And 1,100 more; tlcore runs show {record.run_id} --json" in shown.text
+
+
+def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord) -> None:
+    assert record.halving is not None
+    rungs = [
+        rung.model_copy(update={"images": 60, "validation": accuracy})
+        for rung, accuracy in zip(record.halving.rungs[:3], (0.9, 0.95, 0.6), strict=True)
+    ]
+    first, second = record.halving.shortlist[:2]
+    assert [rung.candidate for rung in rungs[:2]] == [first, second]
+    trial = record.halving.model_copy(update={"rungs": tuple(rungs), "winner": first})
+    last = {rung.candidate: rung.validation for rung in rungs}
+    entries = tuple(e.model_copy(update={"achieved": last.get(e.candidate)}) for e in record.ranking.entries)
+    ranking = record.ranking.model_copy(update={"entries": entries, "achieved_measure": ACHIEVED})
+    text = page(record.model_copy(update={"ranking": ranking, "halving": trial})).text
+    assert f"{first}, the first by rank, was 5.0 points below {second}: within one standard error" in text
+    assert "No regret" not in text and "regret 5.0 points" in text
+
+
 def test_mistakes_are_shown_as_pictures(card: str) -> None:
     shown = [a for tag, a in Page(card).elements if tag == "img"]
     assert len(shown) == 12

@@ -178,6 +178,16 @@ def test_a_costly_scorer_is_not_asked_again_where_two_images_of_each_class_are_t
     )
 
 
+def test_a_long_tail_of_classes_does_not_keep_a_costly_scorer_from_being_redrawn() -> None:
+    labels = np.repeat(np.arange(31), [600, *[6] * 30])
+    features = np.random.default_rng(0).normal(size=(labels.size, 4)).astype(np.float32)
+    evidence = Evidence(Moments.of(features, labels, 31), labels, lambda: features, lambda: None)
+    costly = Costly()
+    entry = score_candidate([costly], evidence, CANDIDATE, replicates=8)
+    assert [seen.labels.size for seen in costly._seen] == [labels.size, *[COSTLY_ROWS] * 8]
+    assert len(entry.draws["costly"]) == 8 and not entry.notes
+
+
 def test_a_scorer_that_reads_a_sample_has_the_scale_of_the_sample() -> None:
     entry = score_candidate([Sampling()], _evidence(600, 4, 2), CANDIDATE, replicates=8)
     assert entry.draw_scale["sampling"] == pytest.approx(np.sqrt((1 / 100) / (1 / 100 - 1 / 600)))

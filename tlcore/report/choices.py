@@ -138,13 +138,17 @@ def _foretold(ranking: Ranking) -> list[Foretold]:
 
 @dataclass(frozen=True)
 class TrialView:
-    """`share` of the budget that was used; `figure` shows the scores against what the trial found."""
+    """`share` of the budget that was used; `figure` shows the scores against what the trial found.
+
+    `regret`: what `first`, the first by rank, lacked against `best` in its last rung; None where it has none.
+    """
 
     trial: Halving
     rungs: list[Rung]
     share: float
     figure: Markup | None
     first: str
+    best: str
     regret: float | None
 
 
@@ -154,6 +158,7 @@ def trial_view(record: RunRecord) -> TrialView | None:
     if trial is None:
         return None
     place = {name: index for index, name in enumerate(trial.shortlist)}
+    short = rank_regret(trial)
     drawn = ranking_figures.achieved_figure(record) if ranking.achieved_measure == ACHIEVED else None
     return TrialView(
         trial=trial,
@@ -170,7 +175,8 @@ def trial_view(record: RunRecord) -> TrialView | None:
         share=trial.seconds / trial.budget_seconds,
         figure=_inline(drawn, f"{ranking_figures.prediction_name(ranking)} against {ACHIEVED}"),
         first=trial.shortlist[0],
-        regret=rank_regret(trial),
+        best=short.best if short else "",
+        regret=short.regret if short else None,
     )
 
 

@@ -220,7 +220,8 @@ def achieved_figure(record: RunRecord) -> Figure | None:
     """
     ranking = record.ranking
     if ranking.achieved_measure == ACHIEVED and record.halving is not None:
-        regret = rank_regret(record.halving)
+        short = rank_regret(record.halving)
+        regret = short.regret if short else None
     else:
         foretold = prediction(ranking)
         both = [

@@ -5,8 +5,8 @@
         done += (short_fine_tune(step),)
     trial = conclude(shortlist, done, step, strategy="lp-ft", budget=60)
 
-All still in the race are trained for a few epochs, the better half is trained anew for twice as many, and so
-on until one is left (Karnin, Koren & Somekh 2013; Jamieson & Talwalkar 2016, "Non-stochastic Best Arm
+All still in the race are trained for a few epochs, the better half (`standing`) is trained anew for twice as many, and
+so on until one is left (Karnin, Koren & Somekh 2013; Jamieson & Talwalkar 2016, "Non-stochastic Best Arm
 Identification and Hyperparameter Optimization", section 3). Every step is a function of what is already
 finished: a run that was killed, and one that finds everything in the store, decide the same.
 """
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from tlcore.values import Halving, Rung
 
 __all__ = [
-    "ACHIEVED", "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Stop", "conclude", "next_step", "rank_regret",
+    "ACHIEVED", "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Shortfall", "Stop", "conclude", "next_step", "rank_regret",
     "seconds_of_epochs", "standing",
 ]  # fmt: skip
 
@@ -92,7 +92,8 @@ def next_step(
     that one that was passed over may fit after all. Where a single training finished, nothing is compared, and the
     best by rank of those that did not fail wins. A later rung is begun only if it fits as a whole,
     by the seconds of the rung before times the ratio of their epochs (which is rather too much: what a training
-    costs besides its epochs is counted twice as well). A training that failed drops out, and costs nothing here.
+    costs besides its epochs is counted twice as well). A training that failed drops out, and costs nothing here; it
+    wins only where all failed.
 
     Args:
         shortlist: the candidates, the best by rank first; at least one.
@@ -121,24 +122,27 @@ def next_step(
                 return Attempt(fitting, rung, epochs)
             if not standing(shortlist, results):
                 shortest = min(expected[name] for name in untried) * scale
-                return Stop(best, _over(budget, "the shortest training", shortest, left), untried)
+                return Stop(untried[0], _over(budget, "the shortest training", shortest, left), untried)
         elif rung > 1 and untried:
             before = {one.candidate: one.seconds / one.epochs for one in done if one.rung == rung - 1}
             cost = epochs * sum(before[name] for name in alive)
             if results or cost <= left:
                 return Attempt(untried[0], rung, epochs)
-            return Stop(best, _over(budget, f"rung {rung}", cost, left), _untried(shortlist, done))
+            reason = _over(budget, f"rung {rung}", cost, left) + _overruled(best, done, rung - 1)
+            return Stop(best, reason, _untried(shortlist, done))
         order = standing(shortlist, results)
         if not order:
-            return Stop(best, "all trainings failed; the order before them counts", _untried(shortlist, done))
+            best = _unfailed(standing(shortlist, [r for r in done if r.rung == rung - 1]) or shortlist, done)
+            which = f"all trainings of rung {rung} failed" if rung > 1 else "all trainings failed"
+            return Stop(best, f"{which}; the order before them counts", _untried(shortlist, done))
         best = order[0]
         alive = order[: math.ceil(len(order) / 2)]
         if len(order) == 1 and rung == 1:
             # One accuracy compares nothing: the place by rank decides between those that did not fail.
-            failed = {one.candidate for one in results} - {best}
-            best = next(name for name in shortlist if name not in failed)
+            best = _unfailed(shortlist, results)
         if len(alive) == 1:
-            return Stop(best, _ended(shortlist, results, order), _untried(shortlist, done))
+            reason = _ended(shortlist, results, order) + _overruled(best, done, rung)
+            return Stop(best, reason, _untried(shortlist, done))
         rung += 1
 
 
@@ -158,16 +162,30 @@ def conclude(
     )  # fmt: skip
 
 
-def rank_regret(trial: Halving) -> float | None:
-    """What the first by rank would have cost in validation accuracy: in its last rung, where both were trained for
-    as many epochs, the winner's minus its own. None where it finished no training."""
+@dataclass(frozen=True)
+class Shortfall:
+    """By how much validation accuracy (`regret`, 0 … 1) the first by rank fell short of the most accurate, `best`."""
+
+    best: str
+    regret: float
+
+
+def rank_regret(trial: Halving) -> Shortfall | None:
+    """What the first by rank lacked in its last rung, where all were trained for as many epochs.
+
+    It may have won all the same: accuracies within one standard error leave the order as it was. None where it
+    finished no training.
+    """
     own = [one for one in trial.rungs if one.candidate == trial.shortlist[0] and one.validation is not None]
     if not own:
         return None
-    best = next(
-        (r.validation for r in trial.rungs if r.rung == own[-1].rung and r.candidate == trial.winner), None
-    )
-    return None if best is None else max(best - (own[-1].validation or 0.0), 0.0)
+    best = _most_accurate([one for one in trial.rungs if one.rung == own[-1].rung], own[-1])
+    return Shortfall(best.candidate, (best.validation or 0.0) - (own[-1].validation or 0.0))
+
+
+def _most_accurate(results: Sequence[Rung], among_equals: Rung) -> Rung:
+    best = max((one for one in results if one.validation is not None), key=lambda one: one.validation or 0.0)
+    return among_equals if among_equals.validation == best.validation else best
 
 
 def _within_error(best: Rung, other: Rung) -> bool:
@@ -202,9 +220,28 @@ def _over(budget: float, what: str, cost: float, left: float) -> str:
     return f"{what} would take about {cost:,.0f} s and {max(left, 0):,.0f} s of the budget of {budget:g} s were left"
 
 
+def _unfailed(order: Sequence[str], done: Sequence[Rung]) -> str:
+    """The first that failed no training, else the first."""
+    failed = {one.candidate for one in done if one.validation is None}
+    return next((name for name in order if name not in failed), order[0])
+
+
+def _overruled(winner: str, done: Sequence[Rung], rung: int) -> str:
+    """ "; NAME …" where another was more accurate in this rung and the rank decided; else nothing."""
+    results = [one for one in done if one.rung == rung]
+    own = next((one for one in results if one.candidate == winner and one.validation is not None), None)
+    if own is None or (best := _most_accurate(results, own)) is own:
+        return ""
+    points = 100 * ((best.validation or 0.0) - (own.validation or 0.0))
+    return (
+        f"; {best.candidate} was {points:.1f} points more accurate on {own.images} images, "
+        "within one standard error, so the rank decides"
+    )
+
+
 def _ended(shortlist: Sequence[str], results: Sequence[Rung], order: Sequence[str]) -> str:
     if len(order) > 1:
         return "one candidate was left"
-    if len(results) == len(shortlist):
+    if results[0].rung > 1 or len(results) == len(shortlist):
         return "all others failed"
     return f"one training of {len(shortlist)} finished within the budget, so nothing was compared: the rank decides"

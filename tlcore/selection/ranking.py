@@ -18,6 +18,7 @@ from tlcore.protocols import Evidence, Scorer
 from tlcore.selection.asking import Asked, ask, remarks
 from tlcore.selection.blas import calm_blas
 from tlcore.selection.panel import standings
+from tlcore.selection.prior import static_prior
 from tlcore.selection.redraws import SharedEvidence, redraws, whole
 from tlcore.selection.subsets import draw_scale, half_samples, jackknife_interval, stratified
 from tlcore.values import Candidate, Interval, Ranked, Ranking
@@ -176,7 +177,7 @@ def rank(
             f"no candidate could be scored ({reasons or 'there are none'})",
             hint="name other models with --models, or mend what is said above",
         )
-    prior, prior_ranks = _static_prior(scored, prior_source)
+    prior, prior_ranks = static_prior(scored, prior_source)
     ranked = [
         entry.model_copy(
             update={
@@ -203,18 +204,6 @@ def rank(
         shortlist=tuple(level[: max(shortlist, 1)]),
         prior=prior,
     )
-
-
-def _static_prior(scored: Sequence[Ranked], source: str) -> tuple[str, list[int | None]]:
-    """What the prior is, and each candidate's place by it: 1 + the number of candidates with more."""
-    values: list[float | None] = [entry.prior for entry in scored]
-    name = f"ImageNet top-1 from {source}" if source else "ImageNet top-1"
-    if any(value is None for value in values):
-        values, name = [entry.params for entry in scored], "parameters"
-    known = [value for value in values if value is not None]
-    if not known:
-        return "", [None] * len(scored)
-    return name, [None if value is None else 1 + sum(other > value for other in known) for value in values]
 
 
 def _subsets(evidence: Evidence, replicates: int) -> list[NDArray[np.intp]]:

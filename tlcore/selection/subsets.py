@@ -35,17 +35,33 @@ NORMAL_95 = 1.959963984540054
 
 
 def stratified(labels: NDArray[np.int64], limit: int, seed: int) -> NDArray[np.int64]:
-    """Sorted positions of at most `limit` rows (but two of each class), the same share of every class, without
-    replacement; all of them when there are no more than `limit`."""
+    """Sorted positions of at most `limit` rows, the same share of every class, without replacement; all of them when
+    there are no more than `limit`. Two of each class at least (or its only one): with more classes than limit / 2
+    these are more than `limit`."""
     if labels.size <= limit:
         return np.arange(labels.size, dtype=np.int64)
     draw = np.random.default_rng(seed)
-    chosen = []
-    for code in np.unique(labels):
-        members = np.flatnonzero(labels == code)
-        size = max(2, int(limit * members.size / labels.size))
-        chosen.append(draw.permutation(members)[:size])
+    codes, counts = np.unique(labels, return_counts=True)
+    chosen = [
+        draw.permutation(np.flatnonzero(labels == code))[:size]
+        for code, size in zip(codes, _shares(counts, limit), strict=True)
+    ]
     return np.sort(np.concatenate(chosen)).astype(np.int64)
+
+
+def _shares(counts: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
+    """How many rows of each class: at least two, and the others the same share of what these leave of `limit`."""
+    least = np.minimum(counts, 2)
+    sizes = least.copy()
+    large = np.ones(counts.size, dtype=np.bool_)
+    while large.any():
+        left = max(limit - int(least[~large].sum()), 0)
+        sizes[large] = left * counts[large] // int(counts[large].sum())
+        small = large & (sizes < least)
+        if not small.any():
+            break
+        large &= ~small
+    return np.maximum(sizes, least)
 
 
 def half_samples(labels: NDArray[np.int64], replicates: int, seed: int) -> list[NDArray[np.intp]]:

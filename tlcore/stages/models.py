@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -30,34 +29,24 @@ def candidates(
 
     Options: results, the path of a result table whose accuracies become the static prior, or None.
     """
-    from tlcore.models.results import read_results, with_priors
+    from tlcore.models.listing import list_candidates
+    from tlcore.models.results import read_results
+
+    def found() -> Iterator[Candidate]:
+        for role, choice in job.strategies.items():
+            progress(0, 0, f"listing {choice.name}")
+            source = registry.build(choice.kind, choice.name, choice.options, where=f"[models] {role}")
+            yield from cast(ModelSource, source).candidates()
 
     table = job.options.get("results")
-    results = read_results(Path(table).expanduser()) if table else {}
-    found: dict[str, Candidate] = {}
-    for role, choice in job.strategies.items():
-        progress(0, 0, f"listing {choice.name}")
-        source = cast(
-            ModelSource, registry.build(choice.kind, choice.name, choice.options, where=f"[models] {role}")
-        )
-        for candidate in source.candidates():
-            known = found.get(candidate.name)
-            if known is None or (known.skipped and not candidate.skipped):
-                found[candidate.name] = candidate
-            elif not candidate.skipped and candidate.weights_sha256 != known.weights_sha256:
-                # One name, other weights: keep them apart, however many there are.
-                name = next(
-                    free for n in itertools.count(2) if (free := f"{candidate.name}#{n}") not in found
-                )
-                found[name] = candidate.model_copy(update={"name": name})
-    if not any(candidate.skipped is None for candidate in found.values()):
-        reasons = by_reason((candidate, candidate.skipped or "") for candidate in found.values())
+    entries = list_candidates(found(), read_results(Path(table).expanduser()) if table else {})
+    if not any(candidate.skipped is None for candidate in entries):
+        reasons = by_reason((candidate, candidate.skipped or "") for candidate in entries)
         raise UserError(
             f"no source model can take part: {reasons or 'none was found'}",
             where="[models]",
             hint="name other models with --models",
         )
-    entries = with_priors(found.values(), results)
     key = content_key(
         {"stage": "candidates", "entries": [candidate.model_dump(mode="json") for candidate in entries]}
     )
