@@ -27,9 +27,13 @@ def main() -> None:
     parser.add_argument("--plugin")
     parser.add_argument("--shared", default=os.environ.get("TLCORE_SHARED", "../shared"))
     given = parser.parse_args()
-    steps = [["selection"], ["extraction"], ["scale"], ["rank_twice"], ["ten_candidates"]]
+    extraction = ["extraction", "--images", "500"]
+    steps = [
+        ["selection"], extraction, [*extraction, "--engine", "folded"], ["scale"], ["listing"], ["rank_twice"],
+        ["ten_candidates"],
+    ]  # fmt: skip
     if given.rival:
-        steps.insert(0, ["logme_speed", "--rival", given.rival])
+        steps = [["logme_speed", "--rival", given.rival, "--threads", n] for n in ("1", "2")] + steps
     else:
         print(f"the speed of LogME is left out: it takes --rival FOLDER, made by {logme_speed.INSTALL}")
     data = Path(given.shared) / "data"
@@ -40,7 +44,7 @@ def main() -> None:
         print(f"no photographs under {data}: the runs on real data are left out")
     failed = []
     for module, *arguments in steps:
-        print(f"\n== {module}\n", flush=True)
+        print(f"\n== {' '.join([module, *arguments])}\n", flush=True)
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *arguments], check=False)
         if done.returncode:
             failed.append(module)

@@ -1,4 +1,4 @@
-"""Whole `tlcore rank` processes, timed from their start to their end, and how repeats of a figure are shown."""
+"""Whole `tlcore` processes, timed from their start to their end, and how repeats of a figure are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Ranked", "rank", "shown"]
+__all__ = ["Ranked", "call", "rank", "shown"]
 
 TLCORE = Path(sys.executable).with_name("tlcore")
 
@@ -27,17 +27,25 @@ class Ranked:
     cpu: float
 
 
-def rank(arguments: Sequence[str], environment: Mapping[str, str]) -> Ranked:
-    """One `tlcore rank`; a failure ends the benchmark with what it said."""
+def call(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[Any, float, float]:
+    """`tlcore … --json` as a process of its own: its document, wall seconds, CPU seconds of it and its children.
+
+    A failure ends the benchmark with what it said.
+    """
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [str(TLCORE), "rank", *arguments, "--json"]
+    command = [str(TLCORE), *arguments, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    entries = [entry for entry in json.loads(done.stdout)["ranking"] if entry["skipped"] is None]
-    return Ranked(entries, time.perf_counter() - wall, cpu)
+    return json.loads(done.stdout), time.perf_counter() - wall, cpu
+
+
+def rank(arguments: Sequence[str], environment: Mapping[str, str]) -> Ranked:
+    """One `tlcore rank`."""
+    document, wall, cpu = call(["rank", *arguments], environment)
+    return Ranked([entry for entry in document["ranking"] if entry["skipped"] is None], wall, cpu)
 
 
 def shown(values: Sequence[float], digits: int) -> str:
