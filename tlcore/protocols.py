@@ -113,8 +113,8 @@ class ModelSource(Strategy):
         """
 
     def listing(self) -> tuple[Candidate, ...]:
-        """`candidates` for a person who looks around: nothing is fetched, none is too many, and one whose weights
-        are not here is listed like the others, with `skipped`.
+        """`candidates` for a person who looks around: nothing is asked of a network, none is too many, and one whose
+        weights are not here has its cost too, beside `skipped`.
 
         Raises:
             UserError: the spec names nothing.

@@ -11,11 +11,18 @@ from rich.table import Table
 __all__ = ["console", "percent", "table"]
 
 
+class _Stdout(Console):
+    """A reader that went away is no failure: `tlcore.cli` sees to it, where rich would end with 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """stdout; where it is no terminal as wide as $COLUMNS, else wide enough for paths."""
-    made = Console(highlight=False)
+    made = _Stdout(highlight=False)
     told = made.is_terminal or os.environ.get("COLUMNS", "").isdigit()
-    return made if told else Console(highlight=False, width=160)
+    return made if told else _Stdout(highlight=False, width=160)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

@@ -45,7 +45,8 @@ def _model(text: str) -> Json:
         raise UserError(
             str(error), where="models", hint="list the sources with: tlcore plugins --kind model-source"
         ) from None
-    choice["options"]["spec"] = _place(choice["options"]["spec"])
+    if choice["name"] != "timm":  # whose names are none of files
+        choice["options"]["spec"] = _place(choice["options"]["spec"])
     return choice
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -53,7 +54,7 @@ def models(
 ) -> None:
     """List source models with their cost, licence and static prior, the most promising by it first.
 
-    No weight is loaded, nothing is fetched, and no image is needed.
+    No image is needed and nothing is fetched; of timm's models no file is read either.
     """
     given = {
         "models": specs or [EVERYTHING], "max_params": max_params, "max_gmacs": max_gmacs, "licence": licence,
@@ -65,10 +66,22 @@ def models(
     root = Store.local_root()
     registry = Registry.discover(cache_folder=root if root.is_dir() else None)
     strategies.check_listing(config, registry)
-    _tell(_listed(config, registry), config.selection, top=top, as_json=as_json)
+    found = _found(config, registry)
+    listed = _filtered(found, config.selection)
+    if as_json:
+        print_json(
+            {
+                "prior": listed.prior,
+                "models": [_document(*row) for row in listed.rows],
+                "left_out": [{"name": one.name, "reason": reason} for one, reason in listed.left_out],
+            }
+        )
+        return
+    _print_rows(listed, top)
+    _print_reasons(listed, found, config.selection)
 
 
-def _listed(config: ListingConfig, registry: Registry) -> tuple[Candidate, ...]:
+def _found(config: ListingConfig, registry: Registry) -> tuple[Candidate, ...]:
     from tlcore.models.listing import list_candidates
     from tlcore.models.results import read_results
 
@@ -81,28 +94,34 @@ def _listed(config: ListingConfig, registry: Registry) -> tuple[Candidate, ...]:
     return list_candidates(found(), read_results(Path(table).expanduser()) if table else {})
 
 
-def _tell(found: Sequence[Candidate], limits: SelectionConfig, *, top: int, as_json: bool) -> None:
+@dataclass(frozen=True)
+class _Listed:
+    """`rows`: (candidate, place by the prior, why it cannot take part yet); `left_out`: (candidate, reason)."""
+
+    prior: str
+    rows: list[tuple[Candidate, int | None, str | None]]
+    left_out: list[tuple[Candidate, str]]
+
+
+def _filtered(found: Sequence[Candidate], limits: SelectionConfig) -> _Listed:
+    """What is inside the limits, by the static prior. Weights that are not here leave none out of a list; what
+    could not be built or prepared does."""
     from tlcore.selection.constraints import constrain
     from tlcore.selection.prior import static_prior
 
-    # Weights that are not here yet are no reason to leave a model out of a list.
-    inside, removed = constrain([one.model_copy(update={"skipped": None}) for one in found], limits)
-    why = {one.name: one.skipped for one in found}
-    left_out = [(one, (one.preprocess is None and why[one.name]) or reason) for one, reason in removed]
-    source = Path(limits.results).name if limits.results else ""
-    prior, places = static_prior(inside, source, partly=True)
-    rows = sorted(zip(inside, places, strict=True), key=lambda row: (row[1] is None, row[1], row[0].name))
-    if as_json:
-        print_json(
-            {
-                "prior": prior,
-                "models": [_document(one, place, why[one.name]) for one, place in rows],
-                "left_out": [{"name": one.name, "reason": reason} for one, reason in left_out],
-            }
-        )
-        return
-    _print(rows, why, prior, top)
-    _print_left_out(found, left_out, limits)
+    known: list[Candidate] = []
+    left_out: list[tuple[Candidate, str]] = []
+    for one in found:
+        if one.preprocess is not None and one.params is not None:
+            known.append(one)
+        else:
+            left_out.append((one, one.skipped or "its size cannot be told"))
+    reasons = {one.name: one.skipped for one in known}
+    inside, removed = constrain([one.model_copy(update={"skipped": None}) for one in known], limits)
+    prior, places = static_prior(inside, Path(limits.results).name if limits.results else "", partly=True)
+    rows = [(one, place, reasons[one.name]) for one, place in zip(inside, places, strict=True)]
+    rows.sort(key=lambda row: (row[1] is None, row[1] or 0, row[0].name))
+    return _Listed(prior, rows, [*removed, *left_out])
 
 
 def _document(one: Candidate, place: int | None, reason: str | None) -> dict[str, Any]:
@@ -114,38 +133,55 @@ def _document(one: Candidate, place: int | None, reason: str | None) -> dict[str
     }  # fmt: skip
 
 
-def _print(
-    rows: Sequence[tuple[Candidate, int | None]], why: dict[str, str | None], prior: str, top: int
-) -> None:
+def _print_rows(listed: _Listed, top: int) -> None:
+    """The table, without the columns that the terminal has no room for, and what it holds in a sentence."""
     out = console()
+    rows, prior = listed.rows, listed.prior
     shown = rows[: top or None]
-    columns: dict[str, Callable[[Candidate, int | None], str]] = {
-        "rank": lambda one, place: formatting.DASH if place is None else str(place),
-        "model": lambda one, place: one.name,
-        "top-1 %": lambda one, place: formatting.DASH if one.prior is None else f"{one.prior:.1f}",
-        "params": lambda one, place: formatting.number(one.params),
-        "GMACs": lambda one, place: formatting.DASH if one.gmacs is None else f"{one.gmacs:.2f}",
-        "ONNX MB": lambda one, place: (
+    columns = {
+        "rank": [formatting.DASH if place is None else str(place) for _, place, _ in shown],
+        "model": [one.name for one, _, _ in shown],
+        "top-1 %": [formatting.DASH if one.prior is None else f"{one.prior:.1f}" for one, _, _ in shown],
+        "params": [formatting.number(one.params) for one, _, _ in shown],
+        "GMACs": [formatting.DASH if one.gmacs is None else f"{one.gmacs:.2f}" for one, _, _ in shown],
+        "ONNX MB": [
             formatting.DASH if one.onnx_bytes is None else f"{one.onnx_bytes / 1e6:,.1f}"
-        ),
-        "input": lambda one, place: _side(one),
-        "licence": lambda one, place: one.licence,
-        "weights": lambda one, place: "here" if why[one.name] is None else formatting.DASH,
+            for one, _, _ in shown
+        ],
+        "input": [_side(one) for one, _, _ in shown],
+        "licence": [one.licence for one, _, _ in shown],
+        "weights": ["here" if reason is None else formatting.DASH for _, _, reason in shown],
     }
-    if all(one.prior is None for one, _ in shown):
+    if all(one.prior is None for one, _, _ in shown):
         del columns["top-1 %"]
-    made = table(*columns, right=("rank", "top-1 %", "params", "GMACs", "ONNX MB", "input"))
-    for one, place in shown:
+    widths = {name: max(map(len, [name, *cells])) for name, cells in columns.items()}
+    dropped = []
+    for name in ("ONNX MB", "input", "licence", "GMACs", "weights"):
+        if sum(widths[column] + 3 for column in columns) > out.width:
+            del columns[name]
+            dropped.append(name)
+    made = table(right=("rank", "top-1 %", "params", "GMACs", "ONNX MB", "input"))
+    for name in columns:
+        right = name not in ("model", "licence", "weights")
+        made.add_column(name, justify="right" if right else "left", no_wrap=name != "model", overflow="fold")
+    for cells in zip(*columns.values(), strict=True):
         # A Text is shown as it is: names come from strangers and brackets are no markup.
-        made.add_row(*(Text(cell(one, place)) for cell in columns.values()))
+        made.add_row(*map(Text, cells))
     if shown:
         out.print(made)
         out.print()
-    here = sum(why[one.name] is None for one, _ in rows)
-    counted = f"{len(rows):,} {'model' if len(rows) == 1 else 'models'}, the weights of {here:,} here."
-    more = f" {len(rows) - len(shown):,} not shown: --top 0 or --json." if len(rows) > len(shown) else ""
-    ranked = f" Rank: by {prior}; it has looked at no image." if prior else ""
-    out.print(Text(counted + more + ranked, style="bold"))
+    here = sum(reason is None for _, _, reason in rows)
+    said = [f"{len(rows):,} {'model' if len(rows) == 1 else 'models'}, the weights of {here:,} here."]
+    if len(rows) > len(shown):
+        said.append(f"{len(rows) - len(shown):,} not shown: --top 0 or --json.")
+    if prior:
+        said.append(f"Rank: by {prior}; it has looked at no image.")
+    without = sum(place is None for _, place, _ in rows)
+    if prior and without:
+        said.append(f"{without:,} without one stand last.")
+    if shown and dropped:
+        said.append(f"No room for {', '.join(dropped)}.")
+    out.print(Text(" ".join(said), style="bold"))
 
 
 def _side(one: Candidate) -> str:
@@ -153,11 +189,9 @@ def _side(one: Candidate) -> str:
     return formatting.DASH if size is None else f"{size.height} x {size.width}"
 
 
-def _print_left_out(
-    found: Sequence[Candidate], left_out: Sequence[tuple[Candidate, str]], limits: SelectionConfig
-) -> None:
-    """How many each limit leaves out (one model may break several), then those left out for other reasons."""
-    from tlcore.selection.constraints import by_reason, reason_to_remove
+def _print_reasons(listed: _Listed, found: Sequence[Candidate], limits: SelectionConfig) -> None:
+    """How many each limit leaves out (one model may break several), who is left out otherwise, who is not ready."""
+    from tlcore.selection.constraints import by_reason, reason_to_remove, way_on
 
     out = console()
     for name, flag in LIMITS.items():
@@ -167,9 +201,14 @@ def _print_left_out(
             count = sum(reason_to_remove(one, alone) is not None for one in found)
             value = " ".join(given) if isinstance(given, tuple) else f"{given:g}"
             out.print(Text(f"{flag} {value} leaves out {count:,}.", style="dim"))
-    other = [(one, reason) for one, reason in left_out if reason_to_remove(one, limits) is None]
+    if not listed.rows and (way := way_on([one for one, _ in listed.left_out], limits)):
+        out.print(Text(f"Next: {way}."))
+    other = [(one, reason) for one, reason in listed.left_out if reason_to_remove(one, limits) is None]
     if other:
         out.print(Text(f"Left out: {by_reason(other)}.", style="dim"))
+    later = [(one, reason) for one, _, reason in listed.rows if reason is not None]
+    if later:
+        out.print(Text(f"Not here: {by_reason(later)}.", style="dim"))
 
 
 _app = typer.Typer(add_completion=False)

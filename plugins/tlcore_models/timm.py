@@ -44,24 +44,21 @@ class Timm(ModelSource):
     cache_dir: str | None = Field(None, description="folder of the hub cache; by default what HF_HOME says")
 
     def candidates(self) -> tuple[Candidate, ...]:
-        names = self._names()
-        if not _is_glob(self.spec):
-            candidate = self._candidate(*names)
-            if candidate.skipped:
-                raise UserError(
-                    candidate.skipped,
-                    where=f"timm:{self.spec}",
-                    hint="the same command with --allow-download, or --models local:FILE",
-                )
-            return (candidate,)
-        if self.allow_download:
-            self._bound(names)  # before the hub is asked for any of them
-        found = tuple(self._candidate(name) for name in names)
-        self._bound([candidate.name for candidate in found if not candidate.skipped])
+        described = self._described()
+        if self.allow_download and _is_glob(self.spec):
+            self._bound(described)  # before the hub is asked for any of them
+        found = tuple(self._with_digest(candidate, fetch=self.allow_download) for candidate in described)
+        if not _is_glob(self.spec) and found[0].skipped:
+            raise UserError(
+                found[0].skipped,
+                where=f"timm:{self.spec}",
+                hint="the same command with --allow-download, or --models local:FILE",
+            )
+        self._bound(found)
         return found
 
     def listing(self) -> tuple[Candidate, ...]:
-        return tuple(self._candidate(name) for name in self._names())
+        return tuple(self._with_digest(candidate, fetch=False) for candidate in self._described())
 
     def depends_on(self) -> tuple[str, ...] | None:
         """The hub cache; with `allow_download` the hub may answer something else each time."""
@@ -87,15 +84,17 @@ class Timm(ModelSource):
         load_into(network, source.state_dict(), where=candidate.name, head=head, fresh_head=True)
         return network
 
-    def _names(self) -> list[str]:
+    def _described(self) -> list[Candidate]:
+        """All that the spec names, by what timm knows of them; `skipped` where nothing could make them take part."""
         if not _is_glob(self.spec):
-            return [_one(self.spec)]
+            return [self._description(_one(self.spec))]
         names = _matches(self.spec)
         if not names:
             raise UserError("no pretrained model of timm matches", where=f"timm:{self.spec}", hint=LIST)
-        return names
+        return [self._description(name) for name in names]
 
-    def _bound(self, names: Sequence[str]) -> None:
+    def _bound(self, candidates: Sequence[Candidate]) -> None:
+        names = [candidate.name for candidate in candidates if candidate.skipped is None]
         if len(names) > self.limit:
             raise UserError(
                 f"brings {len(names)} models, more than the limit of {self.limit}: {', '.join(names[:5])}, …",
@@ -103,12 +102,11 @@ class Timm(ModelSource):
                 hint=f"narrow the glob (tlcore models 'timm:{self.spec}' lists it), or name some of them",
             )
 
-    def _candidate(self, name: str) -> Candidate:
+    def _description(self, name: str) -> Candidate:
         from timm.models import get_pretrained_cfg
 
         from tlcore.models.build import architecture_of, preprocess_of
         from tlcore.models.cost import with_size
-        from tlcore.models.hub import cached_file, cached_sha256, remote_sha256
 
         config = get_pretrained_cfg(name)
         candidate = Candidate(
@@ -127,14 +125,25 @@ class Timm(ModelSource):
         if not config.hf_hub_id:
             reason = "its weights are not on the hub: fetch the file yourself and name it as local:FILE"
             return candidate.model_copy(update={"skipped": reason})
-        found = cached_file(config.hf_hub_id, cache=self.cache_dir)
-        if found is None and not self.allow_download:
+        return candidate
+
+    def _with_digest(self, candidate: Candidate, *, fetch: bool) -> Candidate:
+        """`candidate` with what its weights are, in the cache or, with `fetch`, on the hub; else with `skipped`."""
+        from timm.models import get_pretrained_cfg
+
+        from tlcore.models.hub import cached_file, cached_sha256, remote_sha256
+
+        if candidate.skipped is not None:
+            return candidate
+        repository = get_pretrained_cfg(candidate.name).hf_hub_id
+        found = cached_file(repository, cache=self.cache_dir)
+        if found is None and not fetch:
             reason = (
                 "its weights are not in the local hub cache: allow the download with --allow-download, "
                 "or name weights on this machine as local:FOLDER or local:FILE"
             )
             return candidate.model_copy(update={"skipped": reason})
-        digest = cached_sha256(found) if found else remote_sha256(config.hf_hub_id)
+        digest = cached_sha256(found) if found else remote_sha256(repository)
         return candidate.model_copy(update={"weights": HUB, "weights_sha256": digest})
 
     def _file(self, candidate: Candidate) -> Path:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.test_model_timm import NAME, no_network, put_in_cache
+from tests.stages.conftest import write_zoo
 from tlcore_models import timm as plugin
 
 __all__ = ["no_network"]
@@ -117,6 +121,66 @@ def test_a_mistake_is_an_error_of_the_callers(
     done = tlcore("models", *arguments)
     assert done.code == 2 and done.out == "" and "Traceback" not in done.err
     assert all(word in done.err for word in words), done.err
+
+
+def test_a_narrow_terminal_loses_columns_and_no_name(
+    tlcore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for width in (60, 80, 100):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = tlcore("models", "timm:resnet1[08]*").out.splitlines()
+        assert max(map(len, lines)) <= width
+        assert any(line.split()[1:2] == ["resnet18.a1_in1k"] for line in lines)
+        dropped = " ".join(lines).partition("No room for ")[2].partition(".")[0]
+        assert ("GMACs" not in lines[0]) == ("GMACs" in dropped)
+    monkeypatch.setenv("COLUMNS", "160")
+    assert "No room" not in tlcore("models", "timm:resnet1[08]*").out
+
+
+def test_nothing_inside_a_limit_says_how_far_it_would_have_to_move(tlcore: Callable[..., Any]) -> None:
+    done = tlcore("models", "timm:resnet1*", "--max-gmacs", "0.01")
+    assert done.code == 0 and "0 models" in done.out
+    least = min(row["gmacs"] for row in listed(tlcore, "timm:resnet1*")["models"])
+    (said,) = (line for line in done.out.splitlines() if line.startswith("Next: --max-gmacs"))
+    assert float(said.split()[2]) == pytest.approx(least, rel=0.1)
+
+
+def test_what_is_not_ready_is_told_apart_from_what_cannot_be_built(
+    tlcore: Callable[..., Any], tmp_path: Path
+) -> None:
+    zoo = write_zoo(tmp_path / "zoo", ("test_resnet", "test_efficientnet"))
+    index = json.loads((zoo / "index.json").read_text())
+    index["test_resnet"]["kwargs"] = {"nonsense": 1}
+    (zoo / "index.json").write_text(json.dumps(index))
+    out = tlcore("models", f"local:{zoo}", "timm:gcvit_tiny", "timm:resnet18").out
+    assert "3 models, the weights of 1 here" in out
+    left_out, not_here = (
+        next(x for x in out.splitlines() if x.startswith(n)) for n in ("Left out", "Not here")
+    )
+    assert "test_resnet" in left_out and "nonsense" in left_out
+    assert "resnet18.a1_in1k" in not_here and "gcvit_tiny.in1k" in out.partition("Not here")[2]
+    assert "not on the hub" in out
+
+
+def test_a_folder_with_the_name_of_a_model_is_not_taken_for_it(
+    tlcore: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "resnet18").mkdir()
+    assert listed(tlcore, "timm:resnet18")["models"][0]["name"] == "resnet18.a1_in1k"
+
+
+def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
+    script = (
+        "set -o pipefail; "
+        f"{sys.executable} -c 'from tlcore_flows.cli import main; main()' models 'timm:*' --top 0 | head -1"
+    )
+    environment = os.environ | {"TLCORE_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        ["bash", "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("rank") and len(done.stdout.splitlines()) == 1
+    assert "Traceback" not in done.stderr and "error" not in done.stderr
 
 
 def test_a_glob_lists_more_than_a_run_would_take_on(tlcore: Callable[..., Any]) -> None:

@@ -139,6 +139,14 @@ class TestOffline:
             source("test_*", tmp_path, limit=1).candidates()
         assert len(source("test_*", tmp_path, limit=1).listing()) == len(found)
 
+    def test_those_that_cannot_be_had_do_not_count_towards_the_limit(self, tmp_path: Path) -> None:
+        found = source("gcvit*", tmp_path).listing()  # none of them is on the hub
+        assert len(found) > 2 and all("not on the hub" in (one.skipped or "") for one in found)
+        assert len(source("gcvit*", tmp_path, limit=1, allow_download=True).candidates()) == len(found)
+
+    def test_a_listing_asks_no_network_even_where_a_download_is_allowed(self, tmp_path: Path) -> None:
+        assert source("resnet1[08]*", tmp_path, allow_download=True).listing()
+
     def test_a_listing_takes_a_single_name_whose_weights_are_elsewhere(self, tmp_path: Path) -> None:
         (one,) = source("resnet18", tmp_path).listing()
         assert one.name == "resnet18.a1_in1k" and one.params and "local hub cache" in (one.skipped or "")

@@ -234,11 +234,11 @@ def test_a_finalist_that_fails_in_a_longer_training_loses_to_the_other() -> None
         rung("b", 0.8, number=2),
     )
     step = next_step("abc", done, budget=60, expected=dict.fromkeys("abc", 1.0))
-    assert isinstance(step, Stop) and (step.winner, step.reason) == ("b", "all others failed")
+    assert isinstance(step, Stop) and (step.winner, step.reason) == ("b", "all others failed in rung 2")
     both = (*done[:4], rung("b", None, number=2))
     step = next_step("abc", both, budget=60, expected=dict.fromkeys("abc", 1.0))
     assert isinstance(step, Stop) and step.winner == "c", "the one that failed no training"
-    assert step.reason.startswith("all trainings of rung 2 failed")
+    assert step.reason == "all trainings of rung 2 failed; the best of those that failed none goes on"
 
 
 def test_a_failed_training_does_not_win_where_the_budget_ends() -> None:
@@ -266,6 +266,17 @@ def test_the_reason_says_where_the_rank_overruled_accuracy() -> None:
     )
     assert isinstance(late, Stop) and late.winner == "a"
     assert "rung 2 would take" in late.reason and "; b was 2.5 points more accurate" in late.reason
+    # c was the most accurate, and dropped out of the first rung by its rank alone
+    rungs = (of("a", 32), of("b", 32), of("c", 34), of("a", 34, 2), of("b", 33, 2))
+    early = next_step("abc", rungs, budget=60, expected=dict.fromkeys("abc", 1.0))
+    assert isinstance(early, Stop) and early.winner == "a"
+    assert early.reason.startswith(
+        "one candidate was left; c was 5.0 points more accurate on 40 images, within"
+    )
+    # b was beaten in the first rung and failed in the second: no rank overruled it
+    rungs = (of("a", 20), of("b", 38), of("c", 4), of("a", 24, 2), rung("b", None, number=2))
+    alone = next_step("abc", rungs, budget=60, expected=dict.fromkeys("abc", 1.0))
+    assert isinstance(alone, Stop) and (alone.winner, alone.reason) == ("a", "all others failed in rung 2")
 
 
 def test_equal_accuracies_are_decided_by_the_loss_then_by_the_rank() -> None:
@@ -324,3 +335,6 @@ def test_the_regret_of_the_ranking_compares_at_equal_epochs() -> None:
     assert regret(winner="a") is None
     # the first by rank won within one standard error: what it lacked is said all the same
     assert regret(*first, winner="a") == pytest.approx(0.1)
+    out = (*first, rung("a", 0.95, number=2), rung("c", 0.9, number=2))  # b dropped out by its rank
+    assert regret(*out, winner="a") == pytest.approx(0.1)
+    assert regret(first[0], rung("b", None), rung("c", None), winner="a") is None

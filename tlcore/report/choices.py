@@ -140,7 +140,8 @@ def _foretold(ranking: Ranking) -> list[Foretold]:
 class TrialView:
     """`share` of the budget that was used; `figure` shows the scores against what the trial found.
 
-    `regret`: what `first`, the first by rank, lacked against `best` in its last rung; None where it has none.
+    `regret`: what `first`, the first by rank, lacked against `best` in the last rung that both finished; None where it
+    was compared with nobody.
     """
 
     trial: Halving

@@ -11,7 +11,7 @@ from tlcore.errors import UserError
 from tlcore.values import Candidate, Ranking
 
 __all__ = [
-    "UNSTATED", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove",
+    "UNSTATED", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove", "way_on",
     "with_latencies",
 ]  # fmt: skip
 
@@ -94,7 +94,7 @@ def none_left(removed: Sequence[tuple[Candidate, str]], limits: SelectionConfig)
     return UserError(
         f"no source model is left: {by_reason(removed)}",
         where="[selection]",
-        hint=_way_on([candidate for candidate, _ in removed], limits),
+        hint=way_on([candidate for candidate, _ in removed], limits),
     )
 
 
@@ -105,15 +105,16 @@ def by_reason(removed: Iterable[tuple[Candidate, str]]) -> str:
         names.setdefault(reason, []).append(candidate.name)
     lines = []
     for reason, group in list(names.items())[:REASONS]:
-        more = f" and {len(group) - NAMED} more" if len(group) > NAMED else ""
+        more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
         lines.append(f"{', '.join(group[:NAMED])}{more}: {reason}")
     if len(names) > REASONS:
         lines.append(f"and {sum(map(len, list(names.values())[REASONS:]))} models for other reasons")
     return "; ".join(lines)
 
 
-def _way_on(candidates: Sequence[Candidate], limits: SelectionConfig) -> str:
-    """For each limit: how far it would have to move for one candidate to be inside, the other limits kept."""
+def way_on(candidates: Sequence[Candidate], limits: SelectionConfig) -> str:
+    """For people whose limits nobody is inside: how far each would have to move for one candidate to be inside, the
+    other limits kept."""
     usable = [candidate for candidate in candidates if candidate.skipped is None] or list(candidates)
     ways = [way for name in _LIMITS if (way := _single_way(usable, limits, name))]
     if not ways:  # no single limit is at fault: say it for each as if it stood alone

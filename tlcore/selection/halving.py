@@ -128,20 +128,26 @@ def next_step(
             cost = epochs * sum(before[name] for name in alive)
             if results or cost <= left:
                 return Attempt(untried[0], rung, epochs)
-            reason = _over(budget, f"rung {rung}", cost, left) + _overruled(best, done, rung - 1)
+            reason = _over(budget, f"rung {rung}", cost, left) + _overruled(best, done)
             return Stop(best, reason, _untried(shortlist, done))
         order = standing(shortlist, results)
         if not order:
-            best = _unfailed(standing(shortlist, [r for r in done if r.rung == rung - 1]) or shortlist, done)
-            which = f"all trainings of rung {rung} failed" if rung > 1 else "all trainings failed"
-            return Stop(best, f"{which}; the order before them counts", _untried(shortlist, done))
+            earlier = standing(shortlist, [one for one in done if one.rung == rung - 1])
+            best = _unfailed(earlier or shortlist, done)
+            why = (
+                "the order before them counts"
+                if best in tried
+                else "the best of those that failed none goes on"
+            )
+            which = f"all trainings of rung {rung}" if rung > 1 else "all trainings"
+            return Stop(best, f"{which} failed; {why}", _untried(shortlist, done))
         best = order[0]
         alive = order[: math.ceil(len(order) / 2)]
         if len(order) == 1 and rung == 1:
             # One accuracy compares nothing: the place by rank decides between those that did not fail.
             best = _unfailed(shortlist, results)
         if len(alive) == 1:
-            reason = _ended(shortlist, results, order) + _overruled(best, done, rung)
+            reason = _ended(shortlist, results, order) + _overruled(best, done)
             return Stop(best, reason, _untried(shortlist, done))
         rung += 1
 
@@ -164,28 +170,42 @@ def conclude(
 
 @dataclass(frozen=True)
 class Shortfall:
-    """By how much validation accuracy (`regret`, 0 … 1) the first by rank fell short of the most accurate, `best`."""
+    """By how much validation accuracy (`regret`, 0 … 1) the first by rank fell short of `best`."""
 
     best: str
     regret: float
 
 
 def rank_regret(trial: Halving) -> Shortfall | None:
-    """What the first by rank lacked in its last rung, where all were trained for as many epochs.
+    """What the first by rank lacked against the candidate that beat it by most.
 
-    It may have won all the same: accuracies within one standard error leave the order as it was. None where it
-    finished no training.
+    Two are compared in the last rung that both finished, where they were trained for as many epochs. It may have won
+    all the same: within one standard error the rank decides, and another may have failed later. None where it
+    finished no training, or nobody else did.
     """
-    own = [one for one in trial.rungs if one.candidate == trial.shortlist[0] and one.validation is not None]
-    if not own:
+    first = trial.shortlist[0]
+    found = [
+        Shortfall(name, theirs - own)
+        for name in trial.shortlist[1:]
+        for own, theirs, _ in _last_shared(trial.rungs, first, name)
+    ]
+    if not found:
         return None
-    best = _most_accurate([one for one in trial.rungs if one.rung == own[-1].rung], own[-1])
-    return Shortfall(best.candidate, (best.validation or 0.0) - (own[-1].validation or 0.0))
+    worst = max(found, key=lambda one: one.regret)
+    return worst if worst.regret > 0 else Shortfall(first, 0.0)
 
 
-def _most_accurate(results: Sequence[Rung], among_equals: Rung) -> Rung:
-    best = max((one for one in results if one.validation is not None), key=lambda one: one.validation or 0.0)
-    return among_equals if among_equals.validation == best.validation else best
+def _last_shared(done: Sequence[Rung], one: str, other: str) -> list[tuple[float, float, int | None]]:
+    """Accuracies of both in the last rung that both finished, and on how many images; [] where there is none."""
+    of_one, of_other = (
+        {rung.rung: rung for rung in done if rung.candidate == name and rung.validation is not None}
+        for name in (one, other)
+    )
+    shared = of_one.keys() & of_other.keys()
+    if not shared:
+        return []
+    left, right = of_one[max(shared)], of_other[max(shared)]
+    return [(left.validation or 0.0, right.validation or 0.0, left.images)]
 
 
 def _within_error(best: Rung, other: Rung) -> bool:
@@ -226,22 +246,22 @@ def _unfailed(order: Sequence[str], done: Sequence[Rung]) -> str:
     return next((name for name in order if name not in failed), order[0])
 
 
-def _overruled(winner: str, done: Sequence[Rung], rung: int) -> str:
-    """ "; NAME …" where another was more accurate in this rung and the rank decided; else nothing."""
-    results = [one for one in done if one.rung == rung]
-    own = next((one for one in results if one.candidate == winner and one.validation is not None), None)
-    if own is None or (best := _most_accurate(results, own)) is own:
-        return ""
-    points = 100 * ((best.validation or 0.0) - (own.validation or 0.0))
-    return (
-        f"; {best.candidate} was {points:.1f} points more accurate on {own.images} images, "
-        "within one standard error, so the rank decides"
-    )
+def _overruled(winner: str, done: Sequence[Rung]) -> str:
+    """ "; NAME …" for each that failed no training and was more accurate than the winner when they last met."""
+    failed = {one.candidate for one in done if one.validation is None}
+    said = []
+    for name in dict.fromkeys(one.candidate for one in done):
+        for own, theirs, images in _last_shared(done, winner, name) if name not in failed else ():
+            if theirs > own:
+                said.append(f"{name} was {100 * (theirs - own):.1f} points more accurate on {images} images")
+    return f"; {', '.join(said)}, within one standard error, so the rank decides" if said else ""
 
 
 def _ended(shortlist: Sequence[str], results: Sequence[Rung], order: Sequence[str]) -> str:
     if len(order) > 1:
         return "one candidate was left"
-    if results[0].rung > 1 or len(results) == len(shortlist):
+    if results[0].rung > 1:
+        return f"all others failed in rung {results[0].rung}"
+    if len(results) == len(shortlist):
         return "all others failed"
     return f"one training of {len(shortlist)} finished within the budget, so nothing was compared: the rank decides"
