@@ -1,6 +1,7 @@
 """From JPEG files to features: tlcore against the plain timm loop, and against what its parts take alone.
 
     python -m benchmarks.extraction [--models resnet18 …] [--images 1000] [--repeats 5] [--engine auto] [--threads 0]
+    python -m benchmarks.extraction --parts …
 
 Ways, each in a process of its own, in turn, the order rotating, so that a change of the machine's speed meets all:
 
@@ -38,7 +39,8 @@ from benchmarks.ten_candidates import write_images
 
 MODELS = ("resnet18", "mobilenetv3_small_100", "efficientnet_b0", "vit_tiny_patch16_224")
 PLAIN = ("plain-0", "plain-1", "plain-2")
-WAYS = (*PLAIN, "tlcore", "decode", "forward", "warm")
+PARTS = ("tlcore", "decode", "forward", "warm")
+WAYS = (*PLAIN, *PARTS)
 LONGER, BATCH = 500, 64
 TARGETS = {"resnet18": 3.0, "vit_tiny_patch16_224": 3.0, "mobilenetv3_small_100": 2.0}
 """Least plain / tlcore where the processor multiplies bfloat16; 1.7 elsewhere."""
@@ -117,7 +119,7 @@ def product(model: str, folder: Path, way: str, engine: str) -> Callable[[], str
                 return extracted(decoded(Path(place)))
 
         return whole
-    pixels = decoded(folder.parent / f"pixels-{model}-{way}")
+    pixels = decoded(folder.parent / f"pixels-{model}-{way}-{os.getpid()}")
     if way == "warm":
         return lambda: extracted(pixels)
     rows = np.arange(min(BATCH, len(files)))
@@ -168,29 +170,31 @@ def measure(model: str, folder: Path, given: argparse.Namespace) -> dict[str, li
     """Runs by way."""
     command = [sys.executable, "-m", "benchmarks.extraction", "--models", model, "--folder", str(folder)]
     command += ["--engine", given.engine, "--threads", str(given.threads)]
-    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-    servers: dict[str, subprocess.Popen[str]] = {}
-    try:
-        for way in WAYS:  # one after the other: starting takes processor time
-            servers[way] = subprocess.Popen(
-                [*command, "--serve", way],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            _line(servers[way], way)
-        for number in range(given.repeats):
-            for way in WAYS[number % len(WAYS) :] + WAYS[: number % len(WAYS)]:
-                server = servers[way]
-                assert server.stdin is not None
-                server.stdin.write("go\n")
-                server.stdin.flush()
-                found[way].append(json.loads(_line(server, way)))
-    finally:
-        for server in servers.values():
-            server.kill()
-            server.wait()
+    ways = PARTS if given.parts else WAYS
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
+    for first in range(given.repeats if given.parts else 1):
+        servers: dict[str, subprocess.Popen[str]] = {}
+        try:
+            for way in ways:  # one after the other: starting takes processor time
+                servers[way] = subprocess.Popen(
+                    [*command, "--serve", way],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    text=True,
+                )
+                _line(servers[way], way)
+            for number in (first,) if given.parts else range(given.repeats):
+                for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                    server = servers[way]
+                    assert server.stdin is not None
+                    server.stdin.write("go\n")
+                    server.stdin.flush()
+                    found[way].append(json.loads(_line(server, way)))
+        finally:
+            for server in servers.values():
+                server.kill()
+                server.wait()
     return found
 
 
@@ -215,7 +219,7 @@ def report(model: str, found: dict[str, list[dict[str, Any]]], images: int) -> N
             f"  {way:9}{seconds[way]:8.2f} s [{low:.2f}, {high:.2f}]  processor {spent:7.2f} s"
             f"{seconds[way] / images * 1e3:8.2f} ms/image"
         )
-    rival = found[min(PLAIN, key=lambda way: seconds[way])]
+    rival = found[min(PLAIN, key=lambda way: seconds[way])] if PLAIN[0] in found else []
     target = TARGETS.get(model, 1.7) if Hardware.of("cpu").bf16 != "none" else 1.7
     took = {name: [run["seconds"] for run in runs] for name, runs in {**found, "plain": rival}.items()}
     floor = [decode + forward for decode, forward in zip(took["decode"], took["forward"], strict=True)]
@@ -224,6 +228,8 @@ def report(model: str, found: dict[str, list[dict[str, Any]]], images: int) -> N
         ("(decode + forward) / tlcore", floor, took["tlcore"], 0.85),
         ("forward / warm", took["forward"], took["warm"], 0.85),
     ):
+        if not above:
+            continue
         ratios = [one / other for one, other in zip(above, below, strict=True)]
         value = statistics.median(ratios)
         print(
@@ -243,6 +249,11 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--threads", type=int, default=0, help="0: torch's own choice")
     parser.add_argument("--folder", default="", help="of JPEG files in a class folder; made when not given")
+    parser.add_argument(
+        "--parts",
+        action="store_true",
+        help="without the plain loop, and each repeat in new processes: a process keeps its luck with memory",
+    )
     parser.add_argument("--serve", choices=WAYS, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
