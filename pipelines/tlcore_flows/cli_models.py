@@ -39,7 +39,7 @@ def models(
     specs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SPEC]...",
+            metavar="SPEC",
             help=f"As for --models: timm:NAME, timm:GLOB, local:FOLDER, … Default: {EVERYTHING}",
             show_default=False,
         ),
