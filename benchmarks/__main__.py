@@ -29,8 +29,9 @@ def main() -> None:
     given = parser.parse_args()
     extraction = ["extraction", "--images", "500"]
     steps = [
-        ["selection"], extraction, [*extraction, "--engine", "folded"], ["scale"], ["listing"], ["rank_twice"],
-        ["ten_candidates"],
+        ["selection"], extraction, [*extraction, "--engine", "folded"], [*extraction, "--parts"],
+        ["extraction", "--parts", "--images", "1000", "--models", "mobilenetv3_small_100"], ["scale"], ["listing"],
+        ["rank_twice"], ["ten_candidates"],
     ]  # fmt: skip
     if given.rival:
         steps = [["logme_speed", "--rival", given.rival, "--threads", n] for n in ("1", "2")] + steps
