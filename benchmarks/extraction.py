@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -172,30 +172,38 @@ def measure(model: str, folder: Path, given: argparse.Namespace) -> dict[str, li
     command += ["--engine", given.engine, "--threads", str(given.threads)]
     ways = PARTS if given.parts else WAYS
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
-    for first in range(given.repeats if given.parts else 1):
-        servers: dict[str, subprocess.Popen[str]] = {}
-        try:
-            for way in ways:  # one after the other: starting takes processor time
-                servers[way] = subprocess.Popen(
-                    [*command, "--serve", way],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    text=True,
-                )
-                _line(servers[way], way)
-            for number in (first,) if given.parts else range(given.repeats):
-                for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-                    server = servers[way]
-                    assert server.stdin is not None
-                    server.stdin.write("go\n")
-                    server.stdin.flush()
-                    found[way].append(json.loads(_line(server, way)))
-        finally:
-            for server in servers.values():
-                server.kill()
-                server.wait()
+    repeats = range(given.repeats)
+    for numbers in [[number] for number in repeats] if given.parts else [repeats]:
+        _measure(command, ways, numbers, found)
     return found
+
+
+def _measure(
+    command: list[str], ways: tuple[str, ...], numbers: Iterable[int], found: dict[str, list[dict[str, Any]]]
+) -> None:
+    """These repeats, by one process for each way."""
+    servers: dict[str, subprocess.Popen[str]] = {}
+    try:
+        for way in ways:  # one after the other: starting takes processor time
+            servers[way] = subprocess.Popen(
+                [*command, "--serve", way],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            _line(servers[way], way)
+        for number in numbers:
+            for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
+                server = servers[way]
+                assert server.stdin is not None
+                server.stdin.write("go\n")
+                server.stdin.flush()
+                found[way].append(json.loads(_line(server, way)))
+    finally:
+        for server in servers.values():
+            server.kill()
+            server.wait()
 
 
 def _line(server: subprocess.Popen[str], way: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcore.config import ListingConfig, RunConfig, SelectionConfig, StrategyChoice
+from tlcore.config import ListingConfig, RunConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
 from tlcore.registry import Registry
 
@@ -48,18 +48,20 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
     """
     for where, kind, choice in chosen(config):
         _check_choice(registry, where, kind, choice, command)
-    _check_results(config.selection)
+    if config.selection.results:
+        from tlcore.models.results import read_results
+
+        read_results(Path(config.selection.results).expanduser())
 
 
 def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:
-    """As `check`, of the model sources and the result table.
+    """As `check`, of the model sources; a listing reads its result table first thing.
 
     Raises:
         UserError, PluginError: as `check`.
     """
     for choice in config.models:
         _check_choice(registry, "models", "model-source", choice, command)
-    _check_results(config.selection)
 
 
 def _check_choice(registry: Registry, where: str, kind: str, choice: StrategyChoice, command: str) -> None:
@@ -67,13 +69,6 @@ def _check_choice(registry: Registry, where: str, kind: str, choice: StrategyCho
     option = PLACES.get(choice.name)
     if option is not None and kind in ("data-source", "model-source"):
         _check_place(str(choice.options.get(option, "")), where, command)
-
-
-def _check_results(selection: SelectionConfig) -> None:
-    if selection.results:
-        from tlcore.models.results import read_results
-
-        read_results(Path(selection.results).expanduser())
 
 
 def _check_place(text: str, where: str, command: str) -> None:

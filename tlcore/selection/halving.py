@@ -185,9 +185,9 @@ def rank_regret(trial: Halving) -> Shortfall | None:
     """
     first = trial.shortlist[0]
     found = [
-        Shortfall(name, theirs - own)
+        Shortfall(name, _ahead(*met))
         for name in trial.shortlist[1:]
-        for own, theirs, _ in _last_shared(trial.rungs, first, name)
+        if (met := _last_shared(trial.rungs, first, name)) is not None
     ]
     if not found:
         return None
@@ -195,17 +195,19 @@ def rank_regret(trial: Halving) -> Shortfall | None:
     return worst if worst.regret > 0 else Shortfall(first, 0.0)
 
 
-def _last_shared(done: Sequence[Rung], one: str, other: str) -> list[tuple[float, float, int | None]]:
-    """Accuracies of both in the last rung that both finished, and on how many images; [] where there is none."""
+def _last_shared(done: Sequence[Rung], one: str, other: str) -> tuple[Rung, Rung] | None:
+    """What both did in the last rung that both finished; None where there is none."""
     of_one, of_other = (
         {rung.rung: rung for rung in done if rung.candidate == name and rung.validation is not None}
         for name in (one, other)
     )
     shared = of_one.keys() & of_other.keys()
-    if not shared:
-        return []
-    left, right = of_one[max(shared)], of_other[max(shared)]
-    return [(left.validation or 0.0, right.validation or 0.0, left.images)]
+    return (of_one[max(shared)], of_other[max(shared)]) if shared else None
+
+
+def _ahead(one: Rung, other: Rung) -> float:
+    """By how much the other was more accurate."""
+    return (other.validation or 0.0) - (one.validation or 0.0)
 
 
 def _within_error(best: Rung, other: Rung) -> bool:
@@ -251,9 +253,10 @@ def _overruled(winner: str, done: Sequence[Rung]) -> str:
     failed = {one.candidate for one in done if one.validation is None}
     said = []
     for name in dict.fromkeys(one.candidate for one in done):
-        for own, theirs, images in _last_shared(done, winner, name) if name not in failed else ():
-            if theirs > own:
-                said.append(f"{name} was {100 * (theirs - own):.1f} points more accurate on {images} images")
+        met = _last_shared(done, winner, name)
+        if name in failed or met is None or _ahead(*met) <= 0:
+            continue
+        said.append(f"{name} was {100 * _ahead(*met):.1f} points more accurate on {met[0].images} images")
     return f"; {', '.join(said)}, within one standard error, so the rank decides" if said else ""
 
 
