@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -155,11 +156,16 @@ def test_task_runs_are_named_after_what_they_work_on(store: Path) -> None:
             StageJob(stage="square", subject=subject, inputs={"number": (number(8, store).ref,)}), store=store
         )
     )
+    wanted = TaskRunFilter(name=TaskRunFilterName(any_=[f"square-{subject}"]))
+    states: list[str | None] = []
     with get_client(sync_client=True) as client:
-        found = client.read_task_runs(
-            task_run_filter=TaskRunFilter(name=TaskRunFilterName(any_=[f"square-{subject}"]))
-        )
-    assert [run.state_name for run in found] == ["Completed"]
+        # Task runs reach the server's tables as events, some time after the flow has ended.
+        for _ in range(600):
+            states = [run.state_name for run in client.read_task_runs(task_run_filter=wanted)]
+            if states == ["Completed"]:
+                break
+            time.sleep(0.1)
+    assert states == ["Completed"]
 
 
 def test_observers_learn_of_a_run_and_its_stages(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
