@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS", "Adapter", "Card", "CheckLimits", "DataCheck", "DataSource", "Evidence", "Exporter", "ExportJob",
-    "ModelSource", "Scorer", "Strategy", "TrainTask", "Tuner", "Validator", "ValidatorOutputs",
+    "LabelSets", "ModelSource", "Scorer", "Strategy", "TrainTask", "Tuner", "Validator", "ValidatorOutputs",
 ]  # fmt: skip
 
 
@@ -45,10 +45,13 @@ class Card:
         licence: SPDX name of the strategy's licence.
         api: the hook API it was written for (`tlcore.hookspecs.HOOK_API`).
         traits: what it needs: "features", "folds", "source-probabilities" (scorers); "source-data",
-            "target-data", "target-labels" (adapters, tuners). What it promises: "rotation-invariant"
-            (scorers: the same score for F Q, Q orthogonal; its spread then costs far less).
-            What it warns of: "costly" (scorers: far dearer than a few matrix products; asked again on small
-            subsets alone, so that larger sets of images get no spread for it).
+            "target-data", "target-labels" (adapters, tuners); "batch-norm" (adapters: layers of that kind in the
+            backbone). What it promises: "rotation-invariant" (scorers: the same score for F Q, Q orthogonal; its
+            spread then costs far less); "partial", "open" (adapters: sound where the target lacks classes of the
+            source, or has classes that the source lacks). What it warns of: "costly" (scorers: far dearer than a few
+            matrix products; asked again on small subsets alone, so that larger sets of images get no spread for
+            it); "target-only" (adapters: the network they leave is for target images alone, and its accuracy on
+            source images says nothing about it).
     """
 
     name: str
@@ -195,15 +198,26 @@ class Scorer(Strategy):
         return ()
 
 
+LabelSets = Literal["closed", "partial", "open", "open-partial"]
+"""Classes of the target against those of the source: the same; some missing; some new; both (Panareda Busto & Gall 2017;
+Cao et al. 2018; You et al. 2019)."""
+
+
 @dataclass(frozen=True)
 class TrainTask:
-    """What a plan is made for. Counts are images; `feature_dim` is the width before the head."""
+    """What a plan is made for. Counts are images; `feature_dim` is the width before the head.
+
+    gmacs: billions of multiply-accumulates of one image's forward pass; 0 where nobody counted them.
+    label_sets: what is known of the target's classes.
+    """
 
     classes: tuple[str, ...]
     feature_dim: int
     source_train: int
     target_train: int = 0
     seed: int = 0
+    gmacs: float = 0.0
+    label_sets: LabelSets = "closed"
 
     @property
     def images_per_class(self) -> float:
@@ -228,9 +242,9 @@ class Adapter(Strategy):
 class ValidatorOutputs:
     """What a validator may look at. No target label is in here, and none can be reached from here.
 
-    target_probabilities: float64 [n, K] of the target's validation images;
+    target_probabilities: float64 [n, K] of a bounded sample of the target's images outside the test split;
     source_probabilities, source_labels: the labelled source validation images;
-    target_features, source_features: float32 [n, d].
+    target_features, source_features: float32 [n, d], the head's inputs of the same images.
     """
 
     target_probabilities: NDArray[np.float64]
@@ -246,6 +260,14 @@ class Validator(Strategy):
     @abstractmethod
     def score(self, outputs: ValidatorOutputs) -> float:
         """Finite, higher is better."""
+
+    def bounds(self, outputs: ValidatorOutputs) -> tuple[float, float] | None:
+        """The lowest and the highest score that is possible on so many images and classes. None: there are none.
+
+        Several validators are put together as the mean of (score - lowest) / (highest - lowest); one without bounds
+        can only be used by itself.
+        """
+        return None
 
 
 @dataclass(frozen=True)

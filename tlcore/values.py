@@ -268,6 +268,13 @@ class Epoch(Value):
     seconds: float = 0.0
 
 
+class Bottleneck(Value):
+    """A layer of `width` units between backbone and head, and the share of them that is dropped while training."""
+
+    width: int = Field(256, ge=1)
+    dropout: float = Field(0.5, ge=0, lt=1)
+
+
 class Checkpoint(Value):
     """A trained network: how to build it again, where its weights are, how it came about.
 
@@ -279,6 +286,7 @@ class Checkpoint(Value):
     preprocess: Preprocess
     weights: str
     strategy: str
+    bottleneck: Bottleneck | None = None
     chosen_epoch: int | None = None
     chosen_by: str = "last"
     history: tuple[Epoch, ...] = ()

@@ -9,7 +9,9 @@ from pydantic import Field
 from tlcore.errors import PluginError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
-from tlcore.training.plan import Batch, Group, Losses, Move, Objective, Phase, TrainPlan
+from tlcore.training.objectives import both_domains
+from tlcore.training.plan import Batch, Losses, Objective
+from tlcore.training.trained_adapter import TrainedAdapter
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,22 +49,19 @@ class CoralObjective(Objective):
         self.weight, self.layer = weight, layer
 
     def loss(self, network: Network, batch: Batch) -> Losses:
-        import torch
-        from torch.nn import functional
-
-        if batch.source is None or batch.source.labels is None or batch.target is None:
-            raise PluginError("CORAL needs a labelled source stream and a target stream")
-        # One pass over both domains, so that batch norm sees the mixture that it will meet.
-        features = network.features(torch.cat([batch.source.inputs, batch.target.inputs]))
-        logits = network.head(features)
-        count = len(batch.source.inputs)
-        supervised = functional.cross_entropy(logits[:count], batch.source.labels)
-        values = features if self.layer == "features" else logits
-        gap = coral_gap(values[:count].float(), values[count:].float())
-        return {"total": supervised + self.weight * gap, "source": supervised.detach(), "coral": gap.detach()}
+        seen = both_domains(network, batch, "CORAL")
+        features = self.layer == "features"
+        source, target = (
+            (seen.source_features, seen.target_features)
+            if features
+            else (seen.source_logits, seen.target_logits)
+        )
+        gap = coral_gap(source.float(), target.float())
+        total = seen.supervised + self.weight * gap
+        return {"total": total, "source": seen.supervised.detach(), "coral": gap.detach()}
 
 
-class Coral(Adapter):
+class Coral(TrainedAdapter):
     """Align second-order statistics of source and target; the gentlest of the trained adapters."""
 
     card: ClassVar[Card] = Card(
@@ -76,23 +75,9 @@ class Coral(Adapter):
         1.0, ge=0, le=1e6, description="of the covariance gap, beside the source's cross-entropy"
     )
     layer: Literal["features", "logits"] = Field("features", description="where the covariances are compared")
-    epochs: int = Field(6, ge=1, le=1000, description="passes over the source images")
-    lr: float = Field(1e-4, gt=0, le=1, description="peak learning rate (AdamW)")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
-    batch_size: int = Field(32, ge=2, le=4096, description="images of each domain")
-    augment: Literal["none", "light", "flip", "strong"] = Field("light", description="as in the tuners")
 
-    def plan(self, task: TrainTask) -> TrainPlan:
-        phase = Phase(
-            name="coral",
-            objective=CoralObjective(self.weight, self.layer),
-            moves=(Move((Group("all", self.lr, self.weight_decay),)),),
-            epochs=self.epochs,
-            streams=("source", "target"),
-            batch_size=self.batch_size,
-            augment=self.augment,
-        )
-        return TrainPlan((phase,))
+    def objective(self, task: TrainTask) -> CoralObjective:
+        return CoralObjective(self.weight, self.layer)
 
 
 @hookimpl

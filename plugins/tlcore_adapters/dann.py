@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from tlcore.errors import PluginError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
-from tlcore.training.plan import Batch, Group, Losses, Move, Objective, Phase, Setup, TrainPlan
+from tlcore.training.objectives import both_domains
+from tlcore.training.plan import Batch, Losses, Objective, Setup
+from tlcore.training.trained_adapter import TrainedAdapter
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -49,34 +50,26 @@ class DannObjective(Objective):
         return self.discriminator
 
     def loss(self, network: Network, batch: Batch) -> Losses:
-        import torch
-        from torch.nn import functional
-
         from tlcore.training.reversal import reversal_strength, reverse_gradient
 
-        if (
-            batch.source is None
-            or batch.source.labels is None
-            or batch.target is None
-            or self.discriminator is None
-        ):
-            raise PluginError("DANN needs a labelled source stream and a target stream")
-        features = network.features(torch.cat([batch.source.inputs, batch.target.inputs]))
-        count = len(batch.source.inputs)
-        supervised = functional.cross_entropy(network.head(features[:count]), batch.source.labels)
+        seen = both_domains(network, batch, "DANN")
+        assert self.discriminator is not None
         strength = reversal_strength(batch.progress)
-        verdict = self.discriminator(reverse_gradient(features, strength))
-        domain = domain_loss(verdict[:count], verdict[count:])
-        correct = (verdict[:count] > 0).float().mean() + (verdict[count:] <= 0).float().mean()
+        source, target = (
+            self.discriminator(reverse_gradient(features, strength))
+            for features in (seen.source_features, seen.target_features)
+        )
+        domain = domain_loss(source, target)
+        correct = (source > 0).float().mean() + (target <= 0).float().mean()
         return {
-            "total": supervised + self.weight * domain,
-            "source": supervised.detach(),
+            "total": seen.supervised + self.weight * domain,
+            "source": seen.supervised.detach(),
             "domain": domain.detach(),
             "domain_accuracy": correct.detach() / 2,
         }
 
 
-class Dann(Adapter):
+class Dann(TrainedAdapter):
     """Adversarial alignment of feature distributions."""
 
     card: ClassVar[Card] = Card(
@@ -86,34 +79,17 @@ class Dann(Adapter):
         traits=frozenset({"source-data", "target-data"}),
     )
 
+    own_modules: ClassVar[bool] = True
+
     weight: float = Field(
         1.0, ge=0, le=1e3, description="of the domain loss, beside the source's cross-entropy"
     )
     hidden: int = Field(
         256, ge=1, le=8192, description="units of each of the discriminator's two hidden layers"
     )
-    epochs: int = Field(6, ge=1, le=1000, description="passes over the source images")
-    lr: float = Field(1e-4, gt=0, le=1, description="peak learning rate of the network (AdamW)")
-    discriminator_lr: float = Field(1e-3, gt=0, le=1, description="peak learning rate of the discriminator")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled weight decay")
-    batch_size: int = Field(32, ge=2, le=4096, description="images of each domain")
-    augment: Literal["none", "light", "flip", "strong"] = Field("light", description="as in the tuners")
 
-    def plan(self, task: TrainTask) -> TrainPlan:
-        groups = (
-            Group("all", self.lr, self.weight_decay),
-            Group("objective", self.discriminator_lr, self.weight_decay),
-        )
-        phase = Phase(
-            name="dann",
-            objective=DannObjective(self.hidden, self.weight),
-            moves=(Move(groups),),
-            epochs=self.epochs,
-            streams=("source", "target"),
-            batch_size=self.batch_size,
-            augment=self.augment,
-        )
-        return TrainPlan((phase,))
+    def objective(self, task: TrainTask) -> DannObjective:
+        return DannObjective(self.hidden, self.weight)
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
 from tlcore.training.network import Network
-from tlcore.training.plan import Batch, View
+from tlcore.training.plan import Batch, Phase, View
 from tlcore_adapters.coral import Coral, CoralObjective, coral_gap
 
 
@@ -63,5 +63,8 @@ def test_a_single_image_of_a_domain_has_no_covariance() -> None:
 
 
 def test_the_plan_uses_both_streams_and_its_options() -> None:
-    (phase,) = Coral(epochs=3, batch_size=8, weight=2).plan(TrainTask(("a", "b"), 4, 10, 10)).phases
-    assert phase.streams == ("source", "target") and phase.epochs == 3 and phase.batch_size == 8  # type: ignore[union-attr]
+    task = TrainTask(("a", "b"), 4, 10, 10)
+    (phase,) = Coral(steps=30, checkpoints=3, batch_size=8, weight=2).plan(task).phases
+    assert isinstance(phase, Phase)
+    assert (phase.streams, phase.batch_size) == (("source", "target"), 8)
+    assert (phase.epochs, phase.steps_per_epoch) == (3, 10)

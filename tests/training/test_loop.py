@@ -72,7 +72,7 @@ class _Passing(Objective):
 
 PLANS: dict[str, Callable[[], TrainPlan]] = {
     "lp-ft": lambda: LpFt(epochs=3, batch_size=8).plan(TASK),
-    "dann": lambda: Dann(epochs=3, batch_size=8).plan(TASK),
+    "dann": lambda: Dann(steps=9, checkpoints=3, batch_size=8).plan(TASK),
     "statistics": lambda: TrainPlan((_phase(_Passing(), moves=(Move(()),), streams=("target",), epochs=4),)),
 }
 

@@ -55,10 +55,11 @@ def train(context: StageContext) -> Trained:
 
     task = TrainTask(dataset.classes, network.feature_dim, len(rows), 0, context.job.seed)
     tuner = cast(Tuner, context.build("tuner"))
+    known = _known_features(context, dataset, rows, network)
     job = TrainJob(
         network=network, preprocess=preprocess, task=task, plan=tuner.plan(task),
         streams={"source": StreamData(pixels, rows, labels[rows])}, measure=measure, scratch=context.work.scratch,
-        seed=context.job.seed, device=context.job.device, features=_known_features(context, dataset, rows, network),
+        seed=context.job.seed, device=context.job.device, features={} if known is None else {"source": known},
         progress=context.progress,
     )  # fmt: skip
     result = run_plan(job)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,12 @@ __all__ = ["Measured", "TrainJob", "TrainResult"]
 
 @dataclass(frozen=True)
 class Measured:
-    """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves."""
+    """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves.
+    `stop`: why training should end here, in one phrase; empty where it should go on."""
 
     choice: tuple[float, ...]
     shown: Mapping[str, float]
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class TrainJob:
         streams: the training images by stream; the target has no labels.
         measure: looks at the network after each epoch.
         start_counts: whether the weights before a phase compete with its epochs.
-        features: float32 [n, d] of the source stream by the untouched network, when they are known already.
+        features: float32 [n, backbone_dim] of streams by the untouched backbone, where they are known already.
         scratch: folder for the resume file.
         save_seconds: at least this long between two resume files.
     """
@@ -50,17 +52,19 @@ class TrainJob:
     seed: int = 0
     device: str = "cpu"
     start_counts: bool = True
-    features: NDArray[np.float32] | None = None
+    features: Mapping[Stream, NDArray[np.float32]] = field(default_factory=dict)
     save_seconds: float = 10.0
     progress: Callable[[int, int, str], None] = lambda done, total, text: None
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit."""
+    """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit.
+    stopped: where and why a phase ended early; empty where none did."""
 
     history: tuple[Epoch, ...]
     chosen_phase: str
     chosen_epoch: int | None
     measures: Mapping[str, float]
     resumed_from_step: int | None
+    stopped: str = ""

@@ -15,19 +15,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tlcore.errors import PluginError, UserError
+from tlcore.training.host import PhaseHost
 from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.network import Network
 from tlcore.training.parameters import (
     freeze_statistics,
     learning_rate_factor,
     make_optimizer,
+    rest_frozen_stages,
     select,
     trainable,
 )
-from tlcore.training.plan import Batch, HeadFit, HeadProblem, Phase, Setup, Stream, View
-from tlcore.training.predict import predict
+from tlcore.training.plan import Batch, HeadFit, HeadProblem, Phase, Stream
+from tlcore.training.predict import predict, predict_features
 from tlcore.training.resume import load_state, save_state
-from tlcore.training.streams import StreamData, batch_index, draw_seed, passes, view
+from tlcore.training.streams import draw_seed
 from tlcore.values import Epoch
 
 __all__ = ["run_plan"]
@@ -47,6 +49,7 @@ class _State:
     best_epoch: int | None = None
     best_shown: dict[str, float] = field(default_factory=dict)
     best_phase: str = ""
+    stopped: str = ""
 
 
 def run_plan(job: TrainJob) -> TrainResult:
@@ -58,6 +61,10 @@ def run_plan(job: TrainJob) -> TrainResult:
     Raises:
         PluginError: the plan, an objective or a head fit broke its contract, or the loss is not finite.
     """
+    if job.plan.bottleneck is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(draw_seed(job.seed, "bottleneck"))
+            job.network.renew_head(job.plan.bottleneck)
     state, saved = _State(), load_state(job.scratch)
     if saved is not None:
         state = _restore(job, saved)
@@ -77,7 +84,9 @@ def run_plan(job: TrainJob) -> TrainResult:
     job.network.eval()
     for value in job.network.parameters():
         value.requires_grad_(True)
-    return TrainResult(tuple(state.history), state.best_phase, state.best_epoch, state.best_shown, resumed)
+    return TrainResult(
+        tuple(state.history), state.best_phase, state.best_epoch, state.best_shown, resumed, state.stopped
+    )
 
 
 def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
@@ -86,10 +95,11 @@ def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
     if source.labels is None:
         raise PluginError(f'the head fit "{phase.name}" needs labelled images')
     job.progress(0, 1, phase.name)
-    features = job.features if state.phase == 0 else None
-    if features is None:
-        features, _ = predict(job.network, source.pixels, source.rows, job.preprocess, device=job.device)
-    weight, bias, notes = phase.fit(HeadProblem(features, source.labels, job.task.classes, job.seed))
+    target = _head_inputs(job, state, "target") if len(job.streams.get("target", ())) else None
+    problem = HeadProblem(
+        _head_inputs(job, state, "source"), source.labels, job.task.classes, job.seed, target
+    )
+    weight, bias, notes = phase.fit(problem)
     shape = tuple(job.network.head.weight.shape)
     if (
         tuple(weight.shape) != shape
@@ -112,6 +122,14 @@ def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
     job.progress(1, 1, phase.name)
 
 
+def _head_inputs(job: TrainJob, state: _State, name: Stream) -> NDArray[np.float32]:
+    """The head's inputs for all images of a stream, by the network as it is."""
+    if name in job.features and job.plan.backbone_kept_until(state.phase):
+        return predict_features(job.network, job.features[name], device=job.device)[0]
+    stream = job.streams[name]
+    return predict(job.network, stream.pixels, stream.rows, job.preprocess, device=job.device)[0]
+
+
 def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any] | None) -> None:
     network = job.network
     for needed in phase.streams:
@@ -119,7 +137,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
             raise UserError(f'the phase "{phase.name}" needs {needed} images and there are none')
     streams = {name: job.streams[name] for name in phase.streams}
     torch.manual_seed(draw_seed(job.seed, state.phase, "setup"))
-    host = _Host(job, phase, streams)
+    host = PhaseHost(job, state.phase, streams)
     own = phase.objective.setup(host.setup(0))
     if own is not None:
         own.to(job.device)
@@ -153,7 +171,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
             phase.objective.epoch_started(host.setup(epoch))
         _training_mode(network, own, phase)
         torch.manual_seed(draw_seed(job.seed, state.phase, state.step))
-        batch = host.batch(state.phase, state.step, total)
+        batch = host.batch(state.step, total)
         factor = learning_rate_factor(phase, state.step, total)
         for move, loss, optimizer in moves:
             losses = (
@@ -168,6 +186,8 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
         ended = state.step % per_epoch == 0
         if ended:
             _end_epoch(job, phase, state, per_epoch)
+            if state.stopped:
+                state.step = total
         if state.step == total or time.monotonic() - last_save >= job.save_seconds:
             _save(job, state, own, optimizers)
             last_save = time.monotonic()
@@ -186,6 +206,7 @@ def _passed(
 
 def _training_mode(network: Network, own: nn.Module | None, phase: Phase) -> None:
     network.train()
+    rest_frozen_stages(network)
     if phase.frozen_statistics:
         freeze_statistics(network)
     if own is not None:
@@ -230,15 +251,14 @@ def _finite(phase: Phase, state: _State, name: str, value: float) -> float:
 
 def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> None:
     epoch = state.step // per_epoch
-    measured = job.measure(job.network)
+    measured = Measured((), {}) if phase.choose == "end" else job.measure(job.network)
     for name, shown in measured.shown.items():
         _finite(phase, state, name, shown)
-    losses = {name: value / per_epoch for name, value in state.sums.items()}
     state.history.append(
         Epoch(
             phase=phase.name,
             epoch=epoch,
-            losses=losses,
+            losses={name: value / per_epoch for name, value in state.sums.items()},
             measures=dict(measured.shown),
             seconds=round(state.epoch_seconds, 3),
         )
@@ -248,6 +268,8 @@ def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> No
         _consider(job, phase, state, epoch, measured)
     else:
         state.best_phase, state.best_epoch, state.best_shown = phase.name, epoch, dict(measured.shown)
+    if measured.stop:
+        state.stopped = f"{phase.name}, epoch {epoch} of {phase.epochs}: {measured.stop}"
 
 
 def _consider(job: TrainJob, phase: Phase, state: _State, epoch: int, measured: Measured) -> None:
@@ -272,7 +294,8 @@ def _save(
                 {
                     "phase": state.phase, "step": state.step, "sums": state.sums, "epoch_seconds": state.epoch_seconds,
                     "best_choice": state.best_choice, "best_epoch": state.best_epoch, "best_shown": state.best_shown,
-                    "best_phase": state.best_phase, "history": [line.model_dump() for line in state.history],
+                    "best_phase": state.best_phase, "stopped": state.stopped,
+                    "history": [line.model_dump() for line in state.history],
                 }
             ),
         },
@@ -287,42 +310,3 @@ def _restore(job: TrainJob, saved: dict[str, Any]) -> _State:
     return _State(
         **plain, history=history, best=saved["best"], best_choice=None if choice is None else tuple(choice)
     )
-
-
-class _Host:
-    """One phase's batches and its answers to the objective."""
-
-    def __init__(self, job: TrainJob, phase: Phase, streams: Mapping[Stream, StreamData]) -> None:
-        self.job, self.phase, self.streams = job, phase, streams
-        self.device = torch.device(job.device)
-        main = streams.get("source", next(iter(streams.values())))
-        self.steps_per_epoch = passes(len(main), phase.batch_size)
-        self.network = job.network
-        self._features: dict[Stream, NDArray[np.float32]] = {}
-        if phase.inputs == "features":
-            self._features = {name: self._look(name)[0] for name in streams}
-            self.network = Network(nn.Identity(), job.network.feature_dim, job.network.head.out_features)
-            self.network.head = job.network.head
-
-    def _look(self, name: Stream) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        stream = self.streams[name]
-        return predict(self.job.network, stream.pixels, stream.rows, self.job.preprocess, device=self.device)
-
-    def setup(self, epoch: int) -> Setup:
-        return Setup(self.job.network, self.job.task, self._look, epoch)
-
-    def batch(self, phase: int, step: int, total: int) -> Batch:
-        views = {name: self._view(name, stream, phase, step) for name, stream in self.streams.items()}
-        return Batch(views.get("source"), views.get("target"), step / total, step)
-
-    def _view(self, name: Stream, stream: StreamData, phase: int, step: int) -> View:
-        index = batch_index(len(stream), self.phase.batch_size, step, self.job.seed, phase, name)
-        if self.phase.inputs == "features":
-            labels = None if stream.labels is None else torch.from_numpy(stream.labels[index]).to(self.device)
-            return View(
-                torch.from_numpy(self._features[name][index]).to(self.device), labels, torch.from_numpy(index)
-            )
-        seed = draw_seed(self.job.seed, phase, step, name, "augment")
-        return view(
-            stream, index, self.job.preprocess, self.phase.augment, self.phase.strong_view, seed, self.device
-        )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tlcore.errors import PluginError
 from tlcore.training.plan import Batch, Losses, Objective
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tlcore.training.network import Network
 
-__all__ = ["CrossEntropy"]
+__all__ = ["CrossEntropy", "Paired", "both_domains"]
 
 
 class CrossEntropy(Objective):
@@ -28,3 +31,39 @@ class CrossEntropy(Objective):
         return {
             "total": functional.cross_entropy(logits, batch.source.labels, label_smoothing=self.smoothing)
         }
+
+
+@dataclass(frozen=True)
+class Paired:
+    """One batch of both domains through the network.
+
+    features: [n, d] and [m, d], the head's inputs; logits: [n, K] and [m, K]; labels: int64 [n].
+    supervised: the source's mean cross-entropy.
+    """
+
+    source_features: Tensor
+    target_features: Tensor
+    source_logits: Tensor
+    target_logits: Tensor
+    labels: Tensor
+    supervised: Tensor
+
+
+def both_domains(network: Network, batch: Batch, method: str) -> Paired:
+    """Source and target in one pass, so that batch norm sees the mixture that it will meet.
+
+    Raises:
+        PluginError: the batch lacks labelled source or target images; `method` is named.
+    """
+    import torch
+    from torch.nn import functional
+
+    if batch.source is None or batch.source.labels is None or batch.target is None:
+        raise PluginError(f"{method} needs a labelled source stream and a target stream")
+    features = network.features(torch.cat([batch.source.inputs, batch.target.inputs]))
+    logits = network.head(features)
+    count = len(batch.source.inputs)
+    return Paired(
+        features[:count], features[count:], logits[:count], logits[count:], batch.source.labels,
+        functional.cross_entropy(logits[:count], batch.source.labels),
+    )  # fmt: skip

@@ -14,7 +14,9 @@ from tlcore.errors import PluginError
 from tlcore.training.network import Network
 from tlcore.training.plan import Group, Move, Phase
 
-__all__ = ["freeze_statistics", "learning_rate_factor", "make_optimizer", "select", "trainable"]
+__all__ = [
+    "freeze_statistics", "learning_rate_factor", "make_optimizer", "rest_frozen_stages", "select", "trainable",
+]  # fmt: skip
 
 _NORMS = (_BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
@@ -30,8 +32,10 @@ def select(network: Network, own: nn.Module | None, pattern: str) -> dict[str, n
         chosen = {f"objective.{name}": value for name, value in own.named_parameters()} if own else {}
     elif pattern == "all":
         chosen = named
-    elif pattern in {"backbone", "head"}:
+    elif pattern in {"backbone", "bottleneck", "head"}:
         chosen = {name: value for name, value in named.items() if name.startswith(f"{pattern}.")}
+    elif pattern.startswith("last:"):
+        chosen = _last_stages(network, pattern)
     elif pattern == "norm":
         inside = {
             f"{prefix}.{name}"
@@ -45,9 +49,45 @@ def select(network: Network, own: nn.Module | None, pattern: str) -> dict[str, n
     if not chosen:
         raise PluginError(
             f'the parameter group "{pattern}" of the training plan matches nothing',
-            choices=("all", "backbone", "head", "norm", "objective", "a glob over parameter names"),
+            choices=(
+                "all",
+                "backbone",
+                "last:N",
+                "bottleneck",
+                "head",
+                "norm",
+                "objective",
+                "a glob over parameter names",
+            ),
         )
     return chosen
+
+
+def _last_stages(network: Network, pattern: str) -> dict[str, nn.Parameter]:
+    """The parameters of the backbone's last N stages, by timm's own coarse grouping of its layers; what follows the
+    last stage (a final norm or convolution) belongs to it.
+
+    Raises:
+        PluginError: N is no number above 0, or the backbone does not say what its stages are.
+    """
+    from timm.models import group_parameters
+
+    count = pattern.removeprefix("last:")
+    if not count.isdecimal() or int(count) < 1:
+        raise PluginError(f'"{pattern}" names no number of stages; write last:1, last:2, …')
+    matcher = getattr(network.backbone, "group_matcher", None)
+    if matcher is None:
+        raise PluginError(
+            f"a {type(network.backbone).__name__} does not say what its stages are",
+            hint="train all of it, or the head",
+        )
+    groups = group_parameters(network.backbone, matcher(coarse=True), reverse=True)
+    # A group of a few norm or pooling weights at the end is no stage: stages are what has matrices or filters.
+    named = dict(network.backbone.named_parameters())
+    order = sorted(set(groups.values()))
+    heavy = [g for g in order if any(named[n].ndim > 1 for n, where in groups.items() if where == g)]
+    first = heavy[-int(count)] if int(count) <= len(heavy) else order[0]
+    return {f"backbone.{name}": named[name] for name, where in groups.items() if where >= first}
 
 
 def trainable(network: Network, own: nn.Module | None, phase: Phase) -> set[str]:
@@ -107,7 +147,19 @@ def learning_rate_factor(phase: Phase, step: int, steps: int) -> float:
 
 
 def freeze_statistics(network: Network) -> None:
-    """Batch-norm layers in eval mode: they normalise by what they saw in pretraining."""
-    for module in network.modules():
+    """The backbone's batch-norm layers in eval mode: they normalise by what they saw in pretraining."""
+    for module in network.backbone.modules():
         if isinstance(module, _BatchNorm):
+            module.eval()
+
+
+def rest_frozen_stages(network: Network) -> None:
+    """Parts of the backbone whose parameters are all frozen go to eval mode: their batch norm must not follow the batches
+    that later stages learn from. Where nothing is trained at all, statistics are what a phase is about: left alone.
+    """
+    if not any(value.requires_grad for value in network.parameters()):
+        return
+    for module in network.backbone.modules():
+        own = list(module.parameters())
+        if own and not any(value.requires_grad for value in own):
             module.eval()

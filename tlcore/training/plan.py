@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tlcore.errors import PluginError
+from tlcore.values import Bottleneck
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from tlcore.training.network import Network
 
 __all__ = [
-    "Augment", "Batch", "Group", "HeadFit", "HeadProblem", "Losses", "Move", "Objective", "Phase", "Setup", "Stream", "TrainPlan",
-    "View",
+    "Augment", "Batch", "Bottleneck", "Group", "HeadFit", "HeadProblem", "Losses", "Move", "Objective", "Phase", "Setup",
+    "Stream", "TrainPlan", "View",
 ]  # fmt: skip
 
 Stream = Literal["source", "target"]
@@ -31,8 +32,9 @@ Losses = Mapping[str, "Tensor"]
 class Group:
     """Parameters that one optimiser step may change.
 
-    parameters: "backbone", "head", "norm" (weights and biases of normalisation layers), "all", "objective"
-        (modules that the objective made), or a glob over parameter names ("backbone.blocks.6.*").
+    parameters: "backbone", "bottleneck", "head", "norm" (weights and biases of normalisation layers), "all",
+        "last:N" (the backbone's last N stages, as timm parts it), "objective" (modules that the objective made),
+        or a glob over parameter names ("backbone.blocks.6.*").
     lr: peak learning rate. weight_decay: not applied to biases and normalisation layers.
     """
 
@@ -56,17 +58,22 @@ class Move:
 class Phase:
     """A stretch of gradient steps.
 
-    An epoch is one pass over the source stream, or over the target where there is no source; the other
-    stream is drawn anew as often as it runs out. `choose="best"` keeps the epoch that the host's measure
-    (validation accuracy, or a label-free validator for adapters) likes best, among all epochs and the
-    starting point; "last" keeps the end. Parameters outside all groups are frozen; `frozen_statistics`
-    keeps batch-norm layers in eval mode, the right thing for a few images on a pretrained network.
+    An epoch is one pass over the source stream, or over the target where there is no source, or
+    `steps_per_epoch` steps; a stream is drawn anew as often as it runs out. After each epoch the host measures
+    (validation accuracy, or label-free validators for adapters): `choose="best"` keeps the epoch that it likes
+    best, among all epochs and the starting point; "last" keeps the end and "end" does so without measuring, for
+    phases that only prepare the next one. Parameters outside all groups are frozen; `frozen_statistics`
+    keeps batch-norm layers in eval mode, the right thing for a few images on a pretrained network, and stages
+    without a parameter that moves are in eval mode in any case unless no parameter moves at all.
+    `inputs="features"`: the batches hold the backbone's features, computed once; only the bottleneck, the head
+    and the objective can move.
     """
 
     name: str
     objective: Objective
     moves: tuple[Move, ...]
     epochs: int
+    steps_per_epoch: int | None = None
     streams: tuple[Stream, ...] = ("source",)
     batch_size: int = 32
     optimizer: Literal["sgd", "adamw"] = "adamw"
@@ -76,19 +83,21 @@ class Phase:
     augment: Augment = "light"
     strong_view: bool = False
     inputs: Literal["images", "features"] = "images"
-    choose: Literal["best", "last"] = "best"
+    choose: Literal["best", "last", "end"] = "best"
     frozen_statistics: bool = False
     clip_norm: float | None = 5.0
 
 
 @dataclass(frozen=True)
 class HeadProblem:
-    """features float32 [n, d], labels int64 [n] in 0 … K-1, K = len(classes)."""
+    """features float32 [n, d], labels int64 [n] in 0 … K-1, K = len(classes), of the source's training images;
+    target: float32 [m, d] of the target's, where there is a target. d is the head's width."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     seed: int
+    target: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,9 +110,13 @@ class HeadFit:
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """Phases in order; each starts from the weights that the one before has chosen."""
+    """Phases in order; each starts from the weights that the one before has chosen.
+
+    bottleneck: put a fresh bottleneck and a fresh head on the backbone before the first phase.
+    """
 
     phases: tuple[Phase | HeadFit, ...]
+    bottleneck: Bottleneck | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -111,6 +124,15 @@ class TrainPlan:
         names = [phase.name for phase in self.phases]
         if len(set(names)) < len(names):
             raise PluginError(f"two phases of a training plan share a name: {', '.join(names)}")
+
+    @property
+    def keeps_backbone(self) -> bool:
+        """Whether no phase changes the backbone: its features can be computed once and for all."""
+        return self.backbone_kept_until(len(self.phases))
+
+    def backbone_kept_until(self, phase: int) -> bool:
+        """Whether no phase before this one changes the backbone."""
+        return all(isinstance(part, HeadFit) or part.inputs == "features" for part in self.phases[:phase])
 
 
 @dataclass(frozen=True)

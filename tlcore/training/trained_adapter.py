@@ -1,0 +1,148 @@
+"""What adapters that train have in common: what moves, how long, how fast. Import costs nothing."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tlcore.errors import UserError
+from tlcore.protocols import Adapter, TrainTask
+from tlcore.training.plan import Bottleneck, Group, Move, Objective, Phase, Stream, TrainPlan
+
+__all__ = ["AFFORDABLE_GMACS", "Mode", "TrainedAdapter"]
+
+Mode = Literal["all", "last", "head"]
+
+AFFORDABLE_GMACS = 10_000.0
+"""Work (forward and backward, all steps) up to which "auto" trains the whole network: some minutes on two cores."""
+
+
+class TrainedAdapter(Adapter):
+    """An adapter with one objective. A subclass gives `objective`, and `phases` where it needs more than one phase.
+
+    Defaults follow the public reference recipe of DANN, CDAN, MCC and MDD (Jiang et al., Transfer-Learning-Library):
+    SGD with Nesterov momentum 0.9, rate 0.01 annealed as (1 + 10 p)^-0.75 (Ganin et al. 2016, section 5.2.2), a
+    tenth of it on the backbone, weight decay 1e-3, batches of 32 images of each domain, a bottleneck of 256 units.
+    """
+
+    modes: ClassVar[tuple[Mode, ...]] = ("all", "last", "head")
+    """What the method can train; the first that is affordable is what "auto" means."""
+    own_modules: ClassVar[bool] = False
+    """Whether the objective has modules of its own, trained at the head's rate."""
+
+    train: Literal["auto", "all", "last", "head"] = Field(
+        "auto",
+        description="all: the whole network; last: its last stages and the head; head: a bottleneck and a head on cached "
+        "features; auto: all where that takes minutes, else head",
+    )
+    stages: int = Field(1, ge=1, le=64, description="stages of the backbone that train = last means")
+    bottleneck: int | None = Field(
+        None,
+        ge=1,
+        le=8192,
+        description="units of a fresh layer before a fresh head; none: 256 on cached features, else no such layer",
+    )
+    dropout: float = Field(
+        0.5, ge=0, lt=1, description="share of the bottleneck's units that is dropped while training"
+    )
+    steps: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000,
+        description="gradient steps; none: ten passes over the larger domain, but 500 to 5,000",
+    )
+    checkpoints: int = Field(
+        10, ge=1, le=1000, description="looks at the network along the way, each a possible end"
+    )
+    lr: float = Field(0.01, gt=0, le=1, description="peak learning rate of head and bottleneck (SGD)")
+    backbone_lr: float = Field(
+        0.1, gt=0, le=10, description="learning rate of the backbone, as a multiple of lr"
+    )
+    weight_decay: float = Field(1e-3, ge=0, le=1, description="not applied to biases and norm layers")
+    batch_size: int = Field(32, ge=2, le=4096, description="images of each domain")
+    augment: Literal["none", "light", "flip", "strong"] = Field(
+        "light", description="as in the tuners; not on cached features"
+    )
+
+    @abstractmethod
+    def objective(self, task: TrainTask) -> Objective:
+        """The loss; called once per plan."""
+
+    def plan(self, task: TrainTask) -> TrainPlan:
+        mode = self.mode(task)
+        return TrainPlan(self.phases(task, mode), bottleneck=self.fresh_bottleneck(mode))
+
+    def phases(self, task: TrainTask, mode: Mode) -> tuple[Phase, ...]:
+        """One phase of the objective over both streams."""
+        return (self.phase(task, mode, self.card.name, self.objective(task)),)
+
+    def mode(self, task: TrainTask) -> Mode:
+        """What is trained.
+
+        Raises:
+            UserError: the method cannot do what `train` asks for.
+        """
+        if self.train != "auto":
+            if self.train not in self.modes:
+                raise UserError(f'{self.card.name} cannot train = "{self.train}"', choices=self.modes)
+            return self.train
+        work = 3 * task.gmacs * 2 * self.batch_size * self.total_steps(task)
+        return "all" if "all" in self.modes and work <= AFFORDABLE_GMACS else self.modes[-1]
+
+    def total_steps(self, task: TrainTask) -> int:
+        if self.steps is not None:
+            return self.steps
+        images = max(task.source_train, task.target_train)
+        return min(5000, max(500, 10 * math.ceil(images / self.batch_size)))
+
+    def fresh_bottleneck(self, mode: Mode) -> Bottleneck | None:
+        if mode != "head" and self.bottleneck is None:
+            return None
+        return Bottleneck(width=self.bottleneck or 256, dropout=self.dropout)
+
+    def groups(self, mode: Mode) -> tuple[Group, ...]:
+        """Backbone at its share of the rate, bottleneck and head at the rate."""
+        named = {"all": ["backbone"], "last": [f"last:{self.stages}"], "head": []}[mode]
+        moved = [Group(name, self.lr * self.backbone_lr, self.weight_decay) for name in named]
+        if self.fresh_bottleneck(mode) is not None:
+            moved.append(Group("bottleneck", self.lr, self.weight_decay))
+        return (*moved, Group("head", self.lr, self.weight_decay))
+
+    def phase(
+        self,
+        task: TrainTask,
+        mode: Mode,
+        name: str,
+        objective: Objective,
+        *,
+        streams: tuple[Stream, ...] = ("source", "target"),
+        groups: tuple[Group, ...] | None = None,
+        steps: int | None = None,
+        choose: Literal["best", "last", "end"] = "best",
+        strong_view: bool = False,
+    ) -> Phase:
+        """A phase by the options. groups: those of the mode where None; steps: `total_steps` where None."""
+        moved = self.groups(mode) if groups is None else groups
+        if self.own_modules and groups is None:
+            moved = (*moved, Group("objective", self.lr, self.weight_decay))
+        total = steps or self.total_steps(task)
+        looks = min(total, self.checkpoints) if choose != "end" else 1
+        return Phase(
+            name=name,
+            objective=objective,
+            moves=(Move(moved),),
+            epochs=looks,
+            steps_per_epoch=math.ceil(total / looks),
+            streams=streams,
+            batch_size=self.batch_size,
+            optimizer="sgd",
+            schedule="inverse",
+            warmup=0.0,
+            augment=self.augment,
+            strong_view=strong_view,
+            inputs="features" if mode == "head" else "images",
+            choose=choose,
+        )
