@@ -22,6 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chain import Chain
 from benchmarks.image_sets import image_sets, shared_data
 
 RESULTS = Path(__file__).parent / "results" / "ground_truth.csv"
@@ -33,26 +34,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Bench:
+class Bench(Chain):
     """The stages of the main job on one store, without Prefect."""
 
     def __init__(self, store: Path, data: Path) -> None:
-        from tlcore.registry import Registry
-        from tlcore.store import Store
-
-        self.store, self.data = Store.open(store), data
-        self.registry = Registry.discover(cache_folder=self.store.root)
-        self.sets = image_sets(data, store / "digits")
-
-    def stage(self, name: str, subject: str = "", **parts: Any) -> Any:
-        from tlcore.stages.base import Choice, StageJob, run_stage
-
-        strategies = {
-            role: Choice(kind=kind, name=strategy, options=options)
-            for role, (kind, strategy, options) in parts.pop("strategies", {}).items()
-        }
-        job = StageJob(stage=name, subject=subject, strategies=strategies, threads=1, **parts)
-        return run_stage(self.store, self.registry, job).ref
+        super().__init__(store)
+        self.data, self.sets = data, image_sets(data, store / "digits")
 
     def checked(self, set_name: str) -> Any:
         source = ("data-source", "image-folder", {"path": str(self.sets[set_name])})
@@ -125,8 +112,8 @@ class Bench:
             "validation": f"{trained.validation:.6f}",
             "chosen_epoch": trained.checkpoint.chosen_epoch,
             "test_images": evaluation.metrics.images,
-            "train_images": sum(report.counts["source/train"].values()),
-            "validation_images": sum(report.counts["source/val"].values()),
+            "train_images": report.source_images("train"),
+            "validation_images": report.source_images("val"),
             "seconds": f"{trained.seconds:.1f}",
         }
 

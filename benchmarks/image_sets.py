@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-__all__ = ["DIGIT_IMAGES", "image_sets", "shared_data"]
+__all__ = ["DIGIT_IMAGES", "image_sets", "shared_data", "write_digits"]
 
 PHOTOGRAPHS = {
     "pacs-photo": "pacs/photo",
@@ -37,13 +38,14 @@ def image_sets(data: Path, made: Path) -> dict[str, Path]:
     for name in DIGITS:
         sets[name] = made / name
         if not (made / name / "done").is_file():
-            _write_digits(data / name / f"{name}.npz", made / name)
+            write_digits(data / name / f"{name}.npz", made / name)
     return sets
 
 
-def _write_digits(archive: Path, folder: Path) -> None:
+def write_digits(archive: Path, folder: Path, images_per_digit: Mapping[str, int] = DIGIT_IMAGES) -> None:
+    """The first images of each digit of an archive as PNG files, by split."""
     with np.load(archive, allow_pickle=False) as file:
-        for split, per_class in DIGIT_IMAGES.items():
+        for split, per_class in images_per_digit.items():
             images, labels = file[f"x_{split}"], file[f"y_{split}"]
             for digit in range(10):
                 place = folder / split / str(digit)

@@ -88,6 +88,11 @@ def _target(given: Any) -> Any:
 TargetChoice = Annotated[StrategyChoice, BeforeValidator(_target)]
 
 
+def _several(given: Any) -> Any:
+    """One where several could stand."""
+    return [given] if isinstance(given, str | Mapping | BaseModel) else given
+
+
 class DataConfig(_Section):
     """Which images, and how they are checked and split."""
 
@@ -98,6 +103,15 @@ class DataConfig(_Section):
         None,
         title="Target images",
         description="unlabelled images of the domain that matters; labels found there serve the final test alone",
+    )
+    target_domain: str = Field(
+        "target",
+        min_length=1,
+        title="Target domain",
+        description="which domain of the table is the target; all others are labelled sources",
+    )
+    target_classes: Annotated[tuple[str, ...] | None, BeforeValidator(_several)] = Field(
+        None, title="Target classes", description="that occur among the target images, where somebody knows"
     )
     check: Choice = Field(StrategyChoice(name="image-table"), title="Check")
     validation: float = Field(
@@ -231,14 +245,17 @@ class AdaptConfig(_Section):
 
     model_config = ConfigDict(title="Adaptation")
 
-    strategies: tuple[Choice, ...] = Field(
-        (StrategyChoice(name="coral"), StrategyChoice(name="dann")),
+    strategies: Annotated[tuple[Choice, ...], BeforeValidator(_several)] = Field(
+        (StrategyChoice(name="mcc"),),
         alias="try",
         title="Strategies",
         description="adapters that are tried where there are target images",
     )
-    validator: Choice = Field(
-        StrategyChoice(name="im"), title="Validator", description="chooses epochs without target labels"
+    validators: Annotated[tuple[Choice, ...], BeforeValidator(_several)] = Field(
+        (StrategyChoice(name="im"), StrategyChoice(name="bnm")),
+        min_length=1,
+        title="Validators",
+        description="choose checkpoints and adapters without target labels; several: the mean of their scores",
     )
     source_floor: float = Field(
         0.05,
@@ -246,6 +263,18 @@ class AdaptConfig(_Section):
         le=1,
         title="Source accuracy floor",
         description="how much source validation accuracy adaptation may cost",
+    )
+    label_sets: Literal["auto", "closed", "partial", "open", "open-partial"] = Field(
+        "auto",
+        title="Target classes",
+        description="those of the source (closed), fewer (partial), new ones too (open); auto: from data.target_classes, "
+        "else closed",
+    )
+    max_images: int = Field(
+        1000,
+        ge=2,
+        title="Target sample",
+        description="target images outside the test split that validators look at",
     )
 
 
@@ -302,10 +331,6 @@ class ComputeConfig(_Section):
         title="Shards",
         description="parts that the images are worked on in, per candidate",
     )
-
-
-def _several(given: Any) -> Any:
-    return [given] if isinstance(given, str) else given
 
 
 class RunConfig(_Section):

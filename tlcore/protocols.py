@@ -207,7 +207,7 @@ Cao et al. 2018; You et al. 2019)."""
 class TrainTask:
     """What a plan is made for. Counts are images; `feature_dim` is the width before the head.
 
-    gmacs: billions of multiply-accumulates of one image's forward pass; 0 where nobody counted them.
+    gmacs: billions of multiply-accumulates of one image's forward pass; None where nobody counted them.
     label_sets: what is known of the target's classes.
     """
 
@@ -216,7 +216,7 @@ class TrainTask:
     source_train: int
     target_train: int = 0
     seed: int = 0
-    gmacs: float = 0.0
+    gmacs: float | None = 0.0
     label_sets: LabelSets = "closed"
 
     @property

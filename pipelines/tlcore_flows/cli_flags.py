@@ -108,6 +108,8 @@ TRAINING, RESULT, GENERAL = "Fine-tuning and adaptation", "Evaluation and export
 FLAGS: tuple[Flag, ...] = (
     Flag("--data", "data.source", DATA, "PATH", parse=_data),
     Flag("--target", "data.target", DATA, "PATH", parse=_data),
+    Flag("--target-domain", "data.target_domain", DATA, "NAME"),
+    Flag("--target-class", "data.target_classes", DATA, "NAME", repeat=True),
     Flag("--check", "data.check", DATA, "NAME", parse=_choice),
     Flag("--validation", "data.validation", DATA, "SHARE", float),
     Flag("--test", "data.test", DATA, "SHARE", float),
@@ -132,7 +134,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag(
         "--adapt", "adapt.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False, more='"none": none'
     ),
-    Flag("--validator", "adapt.validator", TRAINING, "NAME", parse=_choice, rank=False),
+    Flag("--validator", "adapt.validators", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),
+    Flag("--label-sets", "adapt.label_sets", TRAINING, "HOW", rank=False),
     Flag("--source-floor", "adapt.source_floor", TRAINING, "SHARE", float, rank=False),
     Flag("--bootstrap", "evaluation.replicates", RESULT, "N", int, rank=False),
     Flag("--scratch", "evaluation.scratch", RESULT, "NAME", parse=_choice, rank=False),

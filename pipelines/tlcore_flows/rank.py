@@ -30,7 +30,7 @@ from tlcore.stages.values import (
     PixelFiles,
 )
 from tlcore.store import Store
-from tlcore.values import Candidate, Json, Ranking, Ref
+from tlcore.values import TARGET, Candidate, Json, Ranking, Ref
 from tlcore_flows import observe, recall, runners
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
@@ -140,7 +140,7 @@ def _data(run: Wiring) -> tuple[Ref, CheckedData]:
         sources["target"] = as_choice("data-source", data.target)
     checked = run(
         "check",
-        inputs={"data": run("load", strategies=sources)},
+        inputs={"data": run("load", options=_domains(run.config), strategies=sources)},
         options={
             "max_pixels": data.max_pixels,
             "max_bad_share": data.max_bad_share,
@@ -150,6 +150,16 @@ def _data(run: Wiring) -> tuple[Ref, CheckedData]:
         strategies={"check": as_choice("data-check", data.check)},
     )
     return checked, run.store.read(checked, CheckedData)
+
+
+def _domains(config: RunConfig) -> dict[str, Json]:
+    """How the table's domains are read; nothing where nothing was said."""
+    options: dict[str, Json] = {}
+    if config.data.target_domain != TARGET:
+        options["target_domain"] = config.data.target_domain
+    if config.adapt.label_sets in {"open", "open-partial"} or config.data.target_classes is not None:
+        options["new_classes"] = True
+    return options
 
 
 def decode(

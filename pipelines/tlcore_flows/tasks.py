@@ -26,7 +26,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
 from prefect.tasks import exponential_backoff
 
-from tlcore.errors import PluginError, RetryableError, TlcoreError, UserError
+from tlcore.errors import GateError, PluginError, RetryableError, TlcoreError, UserError
 from tlcore.stages.base import FROM_OUTSIDE, StageJob, StageResult, job_key, run_stage
 from tlcore.store import Store
 from tlcore.values import Ref
@@ -136,7 +136,7 @@ def stages(
     but that of the stage's own attempts: work in a thread cannot be stopped from outside.
 
     Args:
-        jobs: what to do. One that fails by itself (UserError, PluginError, RetryableError) leaves its error.
+        jobs: what to do. One that fails by itself (UserError, PluginError, GateError, RetryableError) leaves its error.
         store: the root of the run store.
 
     Raises:
@@ -179,7 +179,7 @@ def stages(
                 yield result
             else:
                 yield stage(job, store=store)
-        except (UserError, PluginError, RetryableError) as error:
+        except (UserError, PluginError, GateError, RetryableError) as error:
             yield error
 
 

@@ -17,14 +17,11 @@ from prefect import flow
 from tlcore.config import RunConfig, StrategyChoice
 from tlcore.errors import GateError, PluginError
 from tlcore.selection.halving import ACHIEVED
-from tlcore.stages.base import Choice
-from tlcore.stages.choice import best_trained, judge_adapters
+from tlcore.stages.choice import best_trained
 from tlcore.stages.runs import OpenRun, open_run
-from tlcore.stages.values import AdaptedModel, Evaluation, Trained
+from tlcore.stages.values import Evaluation, Trained
 from tlcore.store import Store
 from tlcore.values import (
-    Adaptation,
-    Adapted,
     Candidate,
     Chosen,
     Exported,
@@ -36,6 +33,7 @@ from tlcore.values import (
     Trial,
 )
 from tlcore_flows import observe
+from tlcore_flows.adapt import Places, adapt_model
 from tlcore_flows.opened import open_store
 from tlcore_flows.rank import RankedModels, decode, rank_models
 from tlcore_flows.trial import Train, hold_trial
@@ -126,7 +124,10 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
         trained = _try_train(run, base, name, choice, pretrained=label != "scratch")
         if trained is not None:
             baselines[f"baseline:{label}"] = trained.ref
-    adaptation, kept = _adapt(run, base, model) if base.checked.has_target else (None, None)
+    adaptation, kept = None, None
+    if base.checked.has_target and config.adapt.strategies:
+        place = Places(base.data, base.pixels[name], model.ref)
+        adaptation, kept = adapt_model(run, place, base.checked.report.classes, base.candidates[name])
     final = kept or model.ref
     if kept is not None:
         baselines["baseline:source-only"] = model.ref
@@ -247,48 +248,6 @@ def _train(
         strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
     )
     return _Model(ref, run.store.read(ref, Trained), choice, competes)
-
-
-def _adapt(run: Wiring, base: _Base, model: _Model) -> tuple[Adaptation | None, Ref | None]:
-    """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only)."""
-    config = run.config.adapt
-    finished: dict[str, tuple[Ref, AdaptedModel]] = {}
-    failed: list[Adapted] = []
-    for choice in config.strategies:
-        strategies: dict[str, Choice] = {
-            "source": source_of(model.candidate),
-            "adapter": as_choice("adapter", choice),
-            "validator": as_choice("validator", config.validator),
-        }
-        try:
-            ref = run(
-                "adapt",
-                choice.name,
-                inputs={"data": base.data, "pixels": base.pixels[model.candidate.name], "model": model.ref},
-                options={"source_floor": config.source_floor},
-                strategies=strategies,
-            )
-        except (PluginError, GateError) as error:
-            failed.append(
-                Adapted(
-                    strategy=choice.name, validator_score=0, source_validation_accuracy=0, failed=error.what
-                )
-            )
-            run.warnings.append(f"adapter {choice.name} failed: {error.what}")
-            continue
-        finished[choice.name] = (ref, run.store.read(ref, AdaptedModel))
-    if not finished:
-        if failed:
-            run.warnings.append("no adapter finished; the source-only model is kept")
-        return None, None
-    verdict = judge_adapters(
-        [value for _, value in finished.values()],
-        failed,
-        validator=config.validator.name,
-        floor=config.source_floor,
-    )
-    kept = finished.get(verdict.kept)
-    return verdict, kept[0] if kept else None
 
 
 def _evaluate(run: Wiring, base: _Base, what: str, model: Ref, baselines: dict[str, Ref]) -> Evaluation:

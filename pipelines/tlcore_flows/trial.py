@@ -9,7 +9,7 @@ from tlcore.config import StrategyChoice
 from tlcore.errors import UserError
 from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step, seconds_of_epochs
 from tlcore.stages.values import FeatureFiles, Trained
-from tlcore.values import SOURCE, Halving, Rung, Split
+from tlcore.values import Halving, Rung, Split
 from tlcore_flows.opened import open_registry
 from tlcore_flows.wiring import Wiring
 
@@ -69,7 +69,7 @@ def _expected(run: Wiring, base: RankedModels, shortlist: Sequence[str]) -> dict
 
 def _images(base: RankedModels, split: Split) -> int:
     """Labelled source images of a split."""
-    return sum(base.checked.report.counts.get(f"{SOURCE}/{split}", {}).values())
+    return base.checked.report.source_images(split)
 
 
 def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int) -> Rung:

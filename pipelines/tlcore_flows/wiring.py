@@ -75,7 +75,7 @@ class Wiring:
 
         Returns:
             In the order of `jobs`: the result's place, or the error of a stage that failed by itself
-            (UserError, PluginError, RetryableError).
+            (UserError, PluginError, GateError, RetryableError).
         """
         if self.fleet is not None:
             jobs = [job.model_copy(update={"threads": threads_each(self.config)}) for job in jobs]

@@ -8,24 +8,15 @@ from pydantic import Field
 
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
+from tlcore.training.discriminator import discriminator, domain_game
 from tlcore.training.objectives import both_domains
 from tlcore.training.plan import Batch, Losses, Objective, Setup
 from tlcore.training.trained_adapter import TrainedAdapter
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from tlcore.training.network import Network
-
-
-def domain_loss(source: Tensor, target: Tensor) -> Tensor:
-    """Mean of the two domains' binary cross-entropies, source = 1, target = 0 (Ganin et al. 2016, eq. 8).
-
-    source: logits [n, 1]; target: logits [m, 1]. Each domain weighs one half whatever its share of the batch.
-    """
-    from torch.nn import functional
-
-    return (functional.softplus(-source).mean() + functional.softplus(target).mean()) / 2
 
 
 class DannObjective(Objective):
@@ -40,32 +31,18 @@ class DannObjective(Objective):
         self.discriminator: nn.Module | None = None
 
     def setup(self, setup: Setup) -> nn.Module:
-        from torch import nn
-
-        width = setup.network.feature_dim
-        self.discriminator = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, self.hidden), nn.ReLU(),
-            nn.Linear(self.hidden, 1),
-        )  # fmt: skip
+        self.discriminator = discriminator(setup.network.feature_dim, self.hidden)
         return self.discriminator
 
     def loss(self, network: Network, batch: Batch) -> Losses:
-        from tlcore.training.reversal import reversal_strength, reverse_gradient
-
         seen = both_domains(network, batch, "DANN")
         assert self.discriminator is not None
-        strength = reversal_strength(batch.progress)
-        source, target = (
-            self.discriminator(reverse_gradient(features, strength))
-            for features in (seen.source_features, seen.target_features)
-        )
-        domain = domain_loss(source, target)
-        correct = (source > 0).float().mean() + (target <= 0).float().mean()
+        game = domain_game(self.discriminator, seen.source_features, seen.target_features, batch.progress)
         return {
-            "total": seen.supervised + self.weight * domain,
+            "total": seen.supervised + self.weight * game.loss,
             "source": seen.supervised.detach(),
-            "domain": domain.detach(),
-            "domain_accuracy": correct.detach() / 2,
+            "domain": game.loss.detach(),
+            "domain_accuracy": game.accuracy,
         }
 
 

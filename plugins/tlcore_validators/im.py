@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from tlcore.evaluation.label_free import information_maximisation
@@ -21,6 +22,9 @@ class InformationMaximisation(Validator):
 
     def score(self, outputs: ValidatorOutputs) -> float:
         return information_maximisation(outputs.target_probabilities)
+
+    def bounds(self, outputs: ValidatorOutputs) -> tuple[float, float]:
+        return 0.0, math.log(outputs.target_probabilities.shape[1])
 
 
 @hookimpl

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
+from tlcore.training.discriminator import domain_loss
 from tlcore.training.network import Network
 from tlcore.training.plan import Batch, Setup, View
 from tlcore.training.reversal import reversal_strength, reverse_gradient
-from tlcore_adapters.dann import DannObjective, domain_loss
+from tlcore_adapters.dann import DannObjective
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 10_000))

@@ -64,3 +64,11 @@ def test_importing_the_module_brings_in_no_heavy_package() -> None:
     code = f"import sys, tlcore_validators.im; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_both_bounds_of_im_are_reached(k: int) -> None:
+    im = InformationMaximisation()
+    lowest, highest = im.bounds(outputs(np.eye(k)))
+    assert im.score(outputs(np.eye(k))) == pytest.approx(highest)
+    assert im.score(outputs(np.full((4, k), 1 / k))) == pytest.approx(lowest)

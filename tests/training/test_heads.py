@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from tlcore.errors import UserError
-from tlcore.training.heads import logistic_head
+from tlcore.errors import PluginError, UserError
+from tlcore.training.heads import Standard, logistic_head
 from tlcore.training.plan import HeadProblem
 
 
@@ -97,3 +97,72 @@ def test_one_class_is_an_error() -> None:
         logistic_head(
             HeadProblem(given.features, np.zeros(9, np.int64), given.classes, 0), penalties=3, folds=3
         )
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(30, 5, 3), (20, 40, 2)])
+def test_a_weight_counts_like_as_many_copies_of_the_image(n: int, d: int, k: int) -> None:
+    given = problem(n, d, k)
+    copies = np.random.default_rng(0).integers(0, 4, n)
+    copies[:k] = 2
+    repeated = HeadProblem(
+        np.repeat(given.features, copies, axis=0), np.repeat(given.labels, copies), given.classes, 0
+    )
+    left = logistic_head(given, penalties=1, folds=2, weights=copies)
+    right = logistic_head(repeated, penalties=1, folds=2)
+    np.testing.assert_allclose(
+        given.features @ left[0].T + left[1], given.features @ right[0].T + right[1], atol=2e-2
+    )
+
+
+def test_equal_weights_change_nothing() -> None:
+    given = problem(40, 6, 4)
+    plain = logistic_head(given, penalties=4, folds=3)
+    weighted = logistic_head(given, penalties=4, folds=3, weights=np.ones(40))
+    np.testing.assert_allclose(weighted[0], plain[0], atol=1e-6)
+    assert weighted[2]["log_loss"] == pytest.approx(plain[2]["log_loss"])
+
+
+def test_a_class_whose_images_have_no_weight_is_never_predicted() -> None:
+    given = problem(30, 5, 3)
+    weight, bias, _ = logistic_head(
+        given, penalties=3, folds=3, weights=(given.labels != 1).astype(np.float64)
+    )
+    assert set((given.features @ weight.T + bias).argmax(1)) == {0, 2}
+
+
+@pytest.mark.parametrize("weights", [np.ones(8), -np.ones(9), np.full(9, np.nan)])
+def test_weights_that_are_none_are_an_error(weights: np.ndarray) -> None:
+    with pytest.raises(PluginError, match="the weights of 9 images"):
+        logistic_head(problem(9, 4, 3), penalties=3, folds=3, weights=weights)
+
+
+def test_with_a_common_scale_a_rotation_of_the_features_changes_no_prediction() -> None:
+    given = problem(60, 4, 3)
+    stretched = given.features * np.array([1, 5, 0.1, 2], np.float32)
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))
+    logits = []
+    for features in (stretched, (stretched @ rotation).astype(np.float32)):
+        weight, bias, _ = logistic_head(
+            HeadProblem(features, given.labels, given.classes, 0), penalties=1, folds=2, common_scale=True
+        )
+        logits.append(features @ weight.T + bias)
+    np.testing.assert_allclose(logits[0], logits[1], atol=5e-3)
+
+
+@pytest.mark.parametrize("common", [False, True])
+def test_a_head_unfolds_onto_raw_features_exactly(common: bool) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(3, 5, size=(20, 6)).astype(np.float32)
+    features[:, 2] = 4
+    standard = Standard.of(features, common=common)
+    weight, bias = rng.normal(size=(3, 6)), rng.normal(size=3)
+    raw, offset = standard.unfold(weight, bias)
+    np.testing.assert_allclose(
+        features @ raw.T + offset, standard.apply(features) @ weight.T + bias, atol=1e-9
+    )
+    assert np.isfinite(raw).all()
+
+
+def test_features_that_do_not_vary_become_zero() -> None:
+    standard = Standard.of(np.full((5, 3), 7.0), common=True)
+    assert not standard.apply(np.full((2, 3), 9.0)).any()

@@ -66,23 +66,42 @@ def _sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-def combine(source: Dataset, target: Dataset | None = None) -> Dataset:
+def combine(
+    source: Dataset,
+    target: Dataset | None = None,
+    *,
+    target_domain: str = TARGET,
+    new_classes: bool = False,
+) -> Dataset:
     """The one table of a run.
 
-    Rows of `source` keep the domain "target" where a manifest says so (in any case: "Target"); every other
-    domain name becomes "source". Rows of `target` get the domain "target" and a prefixed sample_id.
-    The classes are those of the source rows.
+    Rows of `source` get the domain "target" where a manifest says `target_domain` (in any case: "Target"). Several
+    other domain names are several source domains and stay as they are; a single one becomes "source". Rows of
+    `target` get the domain "target" and a prefixed sample_id. The classes are those of the source rows.
+
+    Args:
+        new_classes: target rows of classes that no source row has lose their label: nothing can be right on them.
 
     Raises:
-        UserError: labels of target rows that no source row has.
+        UserError: labels of target rows that no source row has, unless new_classes; a target domain that is not there.
     """
+    named = pl.col("domain").str.strip_chars()
+    is_target = named.str.to_lowercase() == target_domain.strip().lower()
     own = source.table.with_columns(
-        pl.when(pl.col("domain").str.strip_chars().str.to_lowercase() == TARGET)
-        .then(pl.lit(TARGET))
-        .otherwise(pl.lit(SOURCE))
-        .alias("domain")
+        pl.when(is_target).then(pl.lit(TARGET)).otherwise(named).alias("domain")
     ).select(Dataset.COLUMNS)
-    classes = class_names(own.filter(pl.col("domain") == SOURCE)["label"])
+    found = own["domain"].unique().sort().to_list()
+    if target_domain != TARGET and TARGET not in found:
+        raise UserError(
+            f'no image has the domain "{target_domain}"',
+            where=source.name,
+            choices=found,
+            hint="mend data.target_domain",
+        )
+    if len([name for name in found if name != TARGET]) == 1:
+        single = pl.when(pl.col("domain") == TARGET).then(pl.lit(TARGET)).otherwise(pl.lit(SOURCE))
+        own = own.with_columns(single.alias("domain"))
+    classes = class_names(own.filter(pl.col("domain") != TARGET)["label"])
     table, where = own, source.name
     if target is not None:
         where = target.name
@@ -94,13 +113,18 @@ def combine(source: Dataset, target: Dataset | None = None) -> Dataset:
         )
         table = pl.concat([own, theirs.select(Dataset.COLUMNS)])
     strange = sorted(set(class_names(table.filter(pl.col("domain") == TARGET)["label"])) - set(classes))
-    if strange:
+    if strange and new_classes:
+        table = table.with_columns(
+            pl.when(pl.col("label").is_in(strange)).then(None).otherwise(pl.col("label")).alias("label")
+        )
+    elif strange:
         shown = ", ".join(f'"{name}"' for name in strange[:5]) + (", …" if len(strange) > 5 else "")
         raise UserError(
             f"the target has {len(strange)} class{'es' if len(strange) > 1 else ''} that the source lacks: {shown}",
             where=where,
             choices=classes,
-            hint="rename them as the source does, or leave the labels out: for a target folder whose "
-            'subfolders are not classes, set data.target = {name = "image-folder", path = …, folders = "ignored"}',
+            hint='rename them as the source does; or say that they are new, adapt.label_sets = "open"; or leave the '
+            "labels out: for a target folder whose subfolders are not classes, set "
+            'data.target = {name = "image-folder", path = …, folders = "ignored"}',
         )
     return replace(source, table=table, classes=classes)

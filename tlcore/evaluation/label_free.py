@@ -6,8 +6,6 @@ Cheap to import: strategies use it.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,8 +16,8 @@ __all__ = [
     "diversity",
     "entropy",
     "information_maximisation",
-    "keep_adaptation",
     "predicted_classes",
+    "top_share",
 ]
 
 
@@ -56,48 +54,10 @@ def predicted_classes(probabilities: NDArray[np.floating]) -> int:
     return len(np.unique(_checked(probabilities).argmax(axis=1)))
 
 
-def keep_adaptation(
-    source_only: float,
-    adapted: float,
-    source_only_source_accuracy: float,
-    adapted_source_accuracy: float,
-    *,
-    floor: float = 0.05,
-    predicted_classes: int,
-    source_only_predicted_classes: int,
-) -> tuple[bool, str]:
-    """The do-no-harm rule: whether an adapter may replace the source-only model, and why, in one sentence.
-
-    Kept only if all three hold: its label-free score is above source-only's; its accuracy on source validation
-    images is at most `floor` below source-only's; it predicts no fewer classes on the target. No target label
-    is looked at. A score that is not finite never wins.
-    """
-    against: list[str] = []
-    if not adapted > source_only or not math.isfinite(adapted):
-        against.append(f"its label-free score {adapted:.3f} is not above source-only's {source_only:.3f}")
-    # a hair of tolerance: 0.90 - 0.05 is not 0.85 in binary
-    if not adapted_source_accuracy >= source_only_source_accuracy - floor - 1e-9:
-        against.append(
-            f"its source validation accuracy {_percent(adapted_source_accuracy)} is more than"
-            f" {100 * floor:g} points below source-only's {_percent(source_only_source_accuracy)}"
-        )
-    if predicted_classes < source_only_predicted_classes:
-        against.append(
-            f"its target predictions fell onto {predicted_classes} classes, source-only uses"
-            f" {source_only_predicted_classes}"
-        )
-    if against:
-        return False, "Not kept: " + "; ".join(against) + "."
-    return True, (
-        f"Kept: its label-free score {adapted:.3f} is above source-only's {source_only:.3f}, its source validation"
-        f" accuracy {_percent(adapted_source_accuracy)} is within {100 * floor:g} points of"
-        f" {_percent(source_only_source_accuracy)}, and it predicts {predicted_classes} classes"
-        f" (source-only {source_only_predicted_classes})."
-    )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def top_share(probabilities: NDArray[np.floating]) -> float:
+    """Share of the rows whose most probable class is the most frequent one: 1/K (even) … 1 (collapsed)."""
+    predicted = _checked(probabilities).argmax(axis=1)
+    return float(np.bincount(predicted).max() / len(predicted))
 
 
 def _p_log_p(p: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tlcore.evaluation.label_free import keep_adaptation
+from tlcore.evaluation.comparison import SOURCE_ONLY
+from tlcore.evaluation.gate import verdict
 from tlcore.stages.values import AdaptedModel, Trained
 from tlcore.values import Adaptation, Adapted
 
@@ -23,29 +24,29 @@ def best_trained(trained: Sequence[tuple[_Tag, Trained]]) -> tuple[_Tag, Trained
 
 
 def judge_adapters(
-    adapted: Sequence[AdaptedModel], failed: Sequence[Adapted], *, validator: str, floor: float
+    adapted: Sequence[AdaptedModel], others: Sequence[Adapted], *, validators: Sequence[str], floor: float
 ) -> Adaptation:
     """The do-no-harm gate over all adapters that were tried.
 
-    Of those that pass the rule against source-only (`keep_adaptation`), the one with the highest label-free
-    score is kept; where none passes, source-only is.
+    Of those that pass the rule against source-only (`tlcore.evaluation.gate.verdict`), the one with the highest score
+    of all validators together is kept; where none passes, source-only is.
+
+    Args:
+        others: adapters that were refused or failed.
     """
     if not adapted:
         raise ValueError("no adapter finished")
     base = adapted[0].source_only
-    kept, reasons = None, []
+    kept, judged = None, []
     for model in adapted:
-        passed, why = keep_adaptation(
-            base.validator_score, model.adapted.validator_score, base.source_validation_accuracy,
-            model.adapted.source_validation_accuracy, floor=floor, predicted_classes=model.adapted.predicted_classes,
-            source_only_predicted_classes=adapted[0].source_only_classes,
-        )  # fmt: skip
-        reasons.append(f"{model.adapted.strategy}: {why}")
+        passed, why = verdict(base, model.adapted, floor=floor)
+        judged.append(model.adapted.model_copy(update={"verdict": why}))
         if passed and (kept is None or model.adapted.validator_score > kept.adapted.validator_score):
             kept = model
-    reasons += [f"{entry.strategy}: failed, {entry.failed}" for entry in failed]
+    reasons = [f"{entry.strategy}: {entry.verdict}" for entry in judged]
+    reasons += [f"{entry.strategy}: failed, {entry.failed}" for entry in others if entry.failed]
+    reasons += [f"{entry.strategy}: refused, {entry.refused}." for entry in others if entry.refused]
     return Adaptation(
-        source_only=base, tried=(*(model.adapted for model in adapted), *failed),
-        kept=kept.adapted.strategy if kept else "source-only", validator=validator, reason=" ".join(reasons),
-        target_images=adapted[0].target_images,
+        source_only=base, tried=(*judged, *others), kept=kept.adapted.strategy if kept else SOURCE_ONLY,
+        validator=" + ".join(validators), reason=" ".join(reasons), target_images=adapted[0].target_images,
     )  # fmt: skip

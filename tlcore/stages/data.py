@@ -30,7 +30,10 @@ __all__ = ["check", "decode_images", "load"]
 def load(
     store: Store, registry: Registry, job: StageJob, progress: Progress
 ) -> tuple[str, Callable[[Work], None]]:
-    """Read the source, and the target where there is one, into one table. Strategies: source, target."""
+    """Read the source, and the target where there is one, into one table. Strategies: source, target.
+
+    Options: target_domain and new_classes, as `combine` takes them.
+    """
     progress(0, 0, "reading the table")
 
     def read(role: str, where: str) -> DataSource:
@@ -39,7 +42,7 @@ def load(
 
     source = read("source", "[data] source").load()
     target = read("target", "[data] target").load() if "target" in job.strategies else None
-    dataset = combine(source, target)
+    dataset = combine(source, target, **job.options)
     fingerprint = dataset.fingerprint
     # Where the files lie is part of the address here: later stages read them.
     key = content_key(

@@ -14,7 +14,7 @@ from tlcore.stages.base import StageContext
 from tlcore.stages.tables import preprocess_of
 from tlcore.training.network import Network, make_network
 from tlcore.training.streams import draw_seed
-from tlcore.values import Candidate, Checkpoint
+from tlcore.values import Bottleneck, Candidate, Checkpoint
 
 __all__ = [
     "WEIGHTS",
@@ -30,14 +30,19 @@ _PREDICTIONS = "predictions.npz"
 
 
 def build_network(
-    context: StageContext, candidate: Candidate, classes: int, *, pretrained: bool = True
+    context: StageContext,
+    candidate: Candidate,
+    classes: int,
+    *,
+    pretrained: bool = True,
+    bottleneck: Bottleneck | None = None,
 ) -> Network:
     """Backbone from the model source in role "source", and a head of `classes`. Random weights follow the seed."""
     source = cast(ModelSource, context.build("source"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(context.job.seed, "network"))
         backbone = source.build(candidate, classes=0, pretrained=pretrained)
-    return make_network(backbone, classes, preprocess=preprocess_of(candidate))
+    return make_network(backbone, classes, preprocess=preprocess_of(candidate), bottleneck=bottleneck)
 
 
 def save_weights(folder: Path, network: Network) -> None:
@@ -51,7 +56,13 @@ def load_network(context: StageContext, name: str, checkpoint: Checkpoint) -> Ne
     """The trained network in the input `name`, on the CPU, in eval mode."""
     from safetensors.torch import load_file
 
-    network = build_network(context, checkpoint.candidate, len(checkpoint.classes), pretrained=False)
+    network = build_network(
+        context,
+        checkpoint.candidate,
+        len(checkpoint.classes),
+        pretrained=False,
+        bottleneck=checkpoint.bottleneck,
+    )
     network.load_state_dict(load_file(context.folder(name) / checkpoint.weights))
     return network.eval()
 

@@ -12,10 +12,11 @@ from tlcore.errors import PluginError, UserError
 from tlcore.selection.subsets import stratified
 from tlcore.stages.base import StageContext
 from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
-from tlcore.values import SOURCE, UNLABELLED, Candidate, Dataset, Preprocess
+from tlcore.values import SOURCE, TARGET, UNLABELLED, Candidate, Dataset, Preprocess
 
 __all__ = [
     "ROWS", "load_table", "pixels_for", "pixels_of_rows", "preprocess_of", "rows_of", "save_table", "scoring_rows",
+    "target_sample",
 ]  # fmt: skip
 
 _TABLE = "table.parquet"
@@ -34,8 +35,13 @@ def load_table(folder: Path, value: LoadedData | CheckedData) -> Dataset:
 def rows_of(
     dataset: Dataset, split: str, domain: str = SOURCE, *, labelled: bool = False
 ) -> NDArray[np.int64]:
-    """Positions in the table of one split and domain, in table order; the pixels lie in the same order."""
-    chosen = (dataset.table["split"] == split) & (dataset.table["domain"] == domain)
+    """Positions in the table of one split and domain, in table order; the pixels lie in the same order.
+
+    SOURCE stands for all source domains together.
+    """
+    names = dataset.table["domain"]
+    inside = names != TARGET if domain == SOURCE else names == domain
+    chosen = (dataset.table["split"] == split) & inside
     if labelled:
         chosen &= pl.Series(np.asarray(dataset.labels()) != UNLABELLED)
     return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
@@ -50,6 +56,19 @@ def scoring_rows(dataset: Dataset, limit: int, seed: int) -> NDArray[np.int64]:
     if len(rows) <= limit:
         return rows
     return rows[stratified(np.asarray(dataset.labels())[rows], limit, seed)]
+
+
+def target_sample(dataset: Dataset, limit: int, seed: int) -> NDArray[np.int64]:
+    """Positions, ascending, of at most `limit` target images outside the test split: those of val, then of train.
+
+    Validation images come first since no adapter has seen them; of too many the seed draws.
+    """
+    rng = np.random.default_rng([seed, 7])
+    chosen: list[NDArray[np.int64]] = []
+    for split in ("val", "train"):
+        rows, left = rows_of(dataset, split, TARGET), limit - sum(map(len, chosen))
+        chosen.append(rows if len(rows) <= left else rng.choice(rows, left, replace=False))
+    return np.sort(np.concatenate(chosen))
 
 
 def preprocess_of(candidate: Candidate) -> Preprocess:

@@ -1,36 +1,31 @@
-"""Stages that train: a tuner on labelled images, an adapter towards unlabelled ones."""
+"""The stage that trains a candidate on labelled images, and what a trained network leaves in the store."""
 
 from __future__ import annotations
 
-import math
 import time
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tlcore.errors import PluginError
-from tlcore.evaluation.metrics import wilson
-from tlcore.protocols import Adapter, TrainTask, Tuner, Validator, ValidatorOutputs
+from tlcore.protocols import TrainTask, Tuner
 from tlcore.stages.base import StageContext
 from tlcore.stages.networks import (
     WEIGHTS,
     build_network,
-    load_network,
     save_predictions,
     save_weights,
 )
 from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of
-from tlcore.stages.values import FLOAT32_ENGINES, AdaptedModel, CheckedData, FeatureFiles, Trained
+from tlcore.stages.values import FLOAT32_ENGINES, CheckedData, FeatureFiles, Trained
 from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
-from tlcore.training.plan import Stream
 from tlcore.training.predict import predict
 from tlcore.training.streams import StreamData
-from tlcore.values import SOURCE, TARGET, Adapted, Candidate, Checkpoint, Dataset, Preprocess
+from tlcore.values import SOURCE, TARGET, Bottleneck, Candidate, Checkpoint, Dataset, Preprocess
 
-__all__ = ["adapt", "train"]
+__all__ = ["checkpoint_of", "keep", "train"]
 
 
 def train(context: StageContext) -> Trained:
@@ -63,117 +58,16 @@ def train(context: StageContext) -> Trained:
         progress=context.progress,
     )  # fmt: skip
     result = run_plan(job)
-    checkpoint = _checkpoint(context, candidate, dataset, tuner.card.name, result, "validation accuracy")
-    _keep(context, dataset, network, pixels, preprocess)
+    plan = job.plan
+    checkpoint = checkpoint_of(
+        candidate, dataset, tuner.card.name, result, "validation accuracy", plan.bottleneck
+    )
+    keep(context, dataset, network, pixels, preprocess)
     return Trained(
         checkpoint=checkpoint,
         validation=result.measures["validation_accuracy"],
         seconds=round(time.monotonic() - started, 3),
     )
-
-
-def adapt(context: StageContext) -> AdaptedModel:
-    """Adapt a source-only model to the target. Options: source_floor. Strategies: source, adapter, validator."""
-    started = time.monotonic()
-    base = context.read("model", Trained).checkpoint
-    preprocess = base.preprocess
-    full = load_table(context.folder("data"), context.read("data", CheckedData))
-    dataset = full.without_target_labels()
-    labels = np.asarray(dataset.labels(), dtype=np.int64)
-    pixels = pixels_for(context, preprocess)
-    network = load_network(context, "model", base)
-    watch = _Watch(context, full, pixels, base)
-    before = watch.look(network)
-    floor = before.source_validation_accuracy - context.option("source_floor")
-
-    def measure(network: Network) -> Measured:
-        seen = watch.look(network)
-        shown = {
-            "source_validation_accuracy": seen.source_validation_accuracy,
-            watch.validator.card.name: seen.validator_score,
-        }
-        if seen.accuracy is not None:
-            shown[_PEEK] = seen.accuracy  # shown, never part of the choice below
-        return Measured((float(seen.source_validation_accuracy >= floor - 1e-9), seen.validator_score), shown)
-
-    rows, target_rows = rows_of(dataset, "train", labelled=True), rows_of(dataset, "train", TARGET)
-    streams: dict[Stream, StreamData] = {
-        "source": StreamData(pixels, rows, labels[rows]),
-        "target": StreamData(pixels, target_rows, None),
-    }
-    task = TrainTask(dataset.classes, network.feature_dim, len(rows), len(target_rows), context.job.seed)
-    adapter = cast(Adapter, context.build("adapter"))
-    job = TrainJob(
-        network=network, preprocess=preprocess, task=task, plan=adapter.plan(task), streams=streams, measure=measure,
-        scratch=context.work.scratch, seed=context.job.seed, device=context.job.device, start_counts=False,
-        progress=context.progress,
-    )  # fmt: skip
-    result = run_plan(job)
-    after = watch.look(network)
-    peeks = [line.measures[_PEEK] for line in result.history if _PEEK in line.measures]
-    adapted = after.model_copy(
-        update={
-            "strategy": adapter.card.name,
-            "accuracy_last": peeks[-1] if peeks else None,
-            "accuracy_oracle": max(peeks) if peeks else None,
-            "seconds": round(time.monotonic() - started, 3),
-            "history": result.history,
-        }
-    )
-    checkpoint = _checkpoint(
-        context, base.candidate, dataset, adapter.card.name, result, f"validator {watch.validator.card.name}"
-    )
-    _keep(context, dataset, network, pixels, preprocess)
-    return AdaptedModel(
-        checkpoint=checkpoint,
-        adapted=adapted,
-        source_only=before.model_copy(update={"strategy": base.strategy}),
-        source_only_classes=before.predicted_classes,
-        target_images=len(target_rows),
-    )
-
-
-_PEEK = "target_test_accuracy"
-
-
-class _Watch:
-    """Looks at a network from the target's side: label-free score, source accuracy, and the peek at test labels."""
-
-    def __init__(
-        self, context: StageContext, full: Dataset, pixels: NDArray[np.uint8], base: Checkpoint
-    ) -> None:
-        self.validator = cast(Validator, context.build("validator"))
-        self.device, self.pixels, self.preprocess = context.job.device, pixels, base.preprocess
-        self.labels = np.asarray(full.labels(), dtype=np.int64)
-        source = rows_of(full, "val", labelled=True)
-        target = rows_of(full, "val", TARGET)
-        self.source = source if len(source) else rows_of(full, "train", labelled=True)
-        self.target = target if len(target) else rows_of(full, "train", TARGET)
-        self.test = rows_of(full, "test", TARGET, labelled=True)
-
-    def look(self, network: Network) -> Adapted:
-        """Everything about the network as it is now; `strategy` is filled in by the caller."""
-        rows = np.concatenate([self.source, self.target, self.test])
-        features, probabilities = predict(network, self.pixels, rows, self.preprocess, device=self.device)
-        a, b = len(self.source), len(self.source) + len(self.target)
-        truth = self.labels[self.source]
-        outputs = ValidatorOutputs(
-            target_probabilities=probabilities[a:b].astype(np.float64),
-            source_probabilities=probabilities[:a].astype(np.float64), source_labels=truth,
-            target_features=features[a:b], source_features=features[:a],
-        )  # fmt: skip
-        score = float(self.validator.score(outputs))
-        if not math.isfinite(score):
-            raise PluginError(f'the validator "{self.validator.card.name}" gave {score}')
-        accuracy = interval = None
-        if len(self.test):
-            accuracy = float((probabilities[b:].argmax(1) == self.labels[self.test]).mean())
-            interval = wilson(accuracy, len(self.test))
-        return Adapted(
-            strategy="", validator_score=score, source_validation_accuracy=float((probabilities[:a].argmax(1) == truth).mean()),
-            accuracy=accuracy, accuracy_ci=interval, accuracy_last=accuracy, accuracy_oracle=accuracy,
-            predicted_classes=len(np.unique(probabilities[a:b].argmax(1))),
-        )  # fmt: skip
 
 
 def _accuracy_and_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
@@ -198,22 +92,23 @@ def _known_features(
     return np.ascontiguousarray(stored.features[stored.rows(names)])
 
 
-def _checkpoint(
-    context: StageContext,
+def checkpoint_of(
     candidate: Candidate,
     dataset: Dataset,
     strategy: str,
     result: TrainResult,
     chosen_by: str,
+    bottleneck: Bottleneck | None = None,
 ) -> Checkpoint:
     return Checkpoint(
         candidate=candidate, classes=dataset.classes, preprocess=preprocess_of(candidate), weights=WEIGHTS, strategy=strategy,
+        bottleneck=bottleneck,
         chosen_epoch=result.chosen_epoch, chosen_by=chosen_by, history=result.history, measures=dict(result.measures),
         resumed_from_step=result.resumed_from_step,
     )  # fmt: skip
 
 
-def _keep(
+def keep(
     context: StageContext,
     dataset: Dataset,
     network: Network,

@@ -14,6 +14,7 @@ __all__ = [
     "CandidateList",
     "CheckedData",
     "DecodedImages",
+    "Embedded",
     "Evaluation",
     "FeatureFiles",
     "LoadedData",
@@ -96,13 +97,19 @@ class Trained(Value):
     seconds: float
 
 
+class Embedded(Value):
+    """The backbone's features of every row of the table: features.npy, float32 [rows, dim]."""
+
+    rows: int
+    dim: int
+
+
 class AdaptedModel(Value):
     """An adapted network, files as for `Trained`, beside the source-only model it started from."""
 
     checkpoint: Checkpoint
     adapted: Adapted
     source_only: Adapted
-    source_only_classes: int
     target_images: int
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tlcore.training.job import TrainJob
 from tlcore.training.plan import Batch, Phase, Setup, Stream, View
 from tlcore.training.predict import embed, predict, predict_features
-from tlcore.training.streams import StreamData, batch_index, draw_seed, passes, view
+from tlcore.training.streams import StreamData, draw_seed, passes, picked, view
 
 __all__ = ["PhaseHost"]
 
@@ -59,11 +59,13 @@ class PhaseHost:
         return predict(self.job.network, stream.pixels, stream.rows, self.job.preprocess, device=self.device)
 
     def _view(self, name: Stream, stream: StreamData, step: int) -> View:
-        index = batch_index(len(stream), self.phase.batch_size, step, self.job.seed, self.number, name)
+        index = stream.batch(self.phase.batch_size, step, self.job.seed, self.number, name)
         if self.phase.inputs == "features":
-            labels = None if stream.labels is None else torch.from_numpy(stream.labels[index]).to(self.device)
             inputs = torch.from_numpy(np.ascontiguousarray(self._features[name][index])).to(self.device)
-            return View(inputs, labels, torch.from_numpy(index).to(self.device))
+            return View(
+                inputs, picked(stream.labels, index, self.device), torch.from_numpy(index).to(self.device),
+                domains=picked(stream.domains, index, self.device),
+            )  # fmt: skip
         seed = draw_seed(self.job.seed, self.number, step, name, "augment")
         return view(
             stream, index, self.job.preprocess, self.phase.augment, self.phase.strong_view, seed, self.device

@@ -142,12 +142,14 @@ class View:
     inputs: weakly augmented, normalised float32 [n, 3, H, W] (features [n, d] in such a phase);
     strong: the same images strongly augmented, where the phase asked for it;
     labels: int64 [n]; None on the target, always. index: int64 [n], positions in the stream.
+    domains: int64 [n], 0 … G-1, on a source of several domains; else None.
     """
 
     inputs: Tensor
     labels: Tensor | None
     index: Tensor
     strong: Tensor | None = None
+    domains: Tensor | None = None
 
 
 @dataclass(frozen=True)

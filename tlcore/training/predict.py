@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -25,6 +25,7 @@ def embed(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
     out: NDArray[np.float32] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> NDArray[np.float32]:
     """The backbone's pooled features float32 [n, backbone_dim] of the given rows, in their order, into `out`.
 
@@ -37,6 +38,7 @@ def embed(
             batch = torch.from_numpy(np.ascontiguousarray(pixels[part])).to(device)
             values = network.embed(normalise(batch, preprocess))
             features[start : start + len(part)] = values.float().cpu().numpy()
+            on_progress(start + len(part), len(rows))
     return features
 
 

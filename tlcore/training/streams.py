@@ -15,22 +15,37 @@ from tlcore.training.augment import augment
 from tlcore.training.plan import Augment, View
 from tlcore.values import Preprocess
 
-__all__ = ["StreamData", "draw_seed", "passes", "view"]
+__all__ = ["StreamData", "draw_seed", "passes", "picked", "view"]
 
 
 @dataclass(frozen=True)
 class StreamData:
     """One stream: uint8 pixels [N, H, W, 3] (a memory map), the rows of it that belong, and their labels.
 
-    labels: int64 [n], or None where training must not see any.
+    labels: int64 [n], or None where training must not see any. domains: int64 [n], 0 … G-1, where the stream is of
+    several domains: every batch then holds equal shares of them, whatever their sizes.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     labels: NDArray[np.int64] | None
+    domains: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def batch(self, batch_size: int, step: int, *seed: int | str) -> NDArray[np.int64]:
+        """Positions in the stream that step `step` sees; of G domains batch_size // G each, but one at least."""
+        if self.domains is None:
+            return batch_index(len(self), batch_size, step, *seed)
+        members = [np.flatnonzero(self.domains == domain) for domain in np.unique(self.domains)]
+        share = max(1, batch_size // len(members))
+        return np.concatenate(
+            [
+                own[_endless(len(own), share * step, share, *seed, number)]
+                for number, own in enumerate(members)
+            ]
+        )
 
 
 def draw_seed(*parts: int | str) -> int:
@@ -51,7 +66,16 @@ def batch_index(size: int, batch_size: int, step: int, *seed: int | str) -> NDAr
     return np.array_split(_order(size, draw_seed(*seed, turn)), per_pass)[place]
 
 
-@lru_cache(maxsize=8)
+def _endless(size: int, start: int, count: int, *seed: int | str) -> NDArray[np.int64]:
+    """Positions start … start + count of a stream without end, each pass of which is shuffled anew."""
+    places = np.arange(start, start + count)
+    turns = places // size
+    return np.concatenate(
+        [_order(size, draw_seed(*seed, int(turn)))[places[turns == turn] % size] for turn in np.unique(turns)]
+    )
+
+
+@lru_cache(maxsize=32)
 def _order(size: int, seed: int) -> NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(size)
 
@@ -70,5 +94,14 @@ def view(
     generator = torch.Generator().manual_seed(seed)
     weak = normalise(augment(pixels, kind, generator), preprocess).to(device)
     hard = normalise(augment(pixels, "strong", generator), preprocess).to(device) if strong else None
-    labels = None if stream.labels is None else torch.from_numpy(stream.labels[index]).to(device)
-    return View(weak, labels, torch.from_numpy(index).to(device), hard)
+    return View(
+        weak, picked(stream.labels, index, device), torch.from_numpy(index).to(device), hard,
+        picked(stream.domains, index, device),
+    )  # fmt: skip
+
+
+def picked(
+    values: NDArray[np.int64] | None, index: NDArray[np.int64], device: torch.device
+) -> torch.Tensor | None:
+    """values[index] on the device; None of None."""
+    return None if values is None else torch.from_numpy(values[index]).to(device)

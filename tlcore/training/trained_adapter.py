@@ -18,6 +18,8 @@ Mode = Literal["all", "last", "head"]
 
 AFFORDABLE_GMACS = 10_000.0
 """Work (forward and backward, all steps) up to which "auto" trains the whole network: some minutes on two cores."""
+_WORK: dict[Mode, float] = {"all": 3.0, "last": 1.2, "head": 0.0}
+"""Of a step, in forward passes: a backward pass costs two, and none is needed below the last stages."""
 
 
 class TrainedAdapter(Adapter):
@@ -52,7 +54,8 @@ class TrainedAdapter(Adapter):
         None,
         ge=1,
         le=1_000_000,
-        description="gradient steps; none: ten passes over the larger domain, but 500 to 5,000",
+        description="gradient steps; none: ten passes over the larger domain, but 500 to 5,000, and on images of a "
+        "costly network as many as take minutes, but 100 at least",
     )
     checkpoints: int = Field(
         10, ge=1, le=1000, description="looks at the network along the way, each a possible end"
@@ -89,10 +92,23 @@ class TrainedAdapter(Adapter):
             if self.train not in self.modes:
                 raise UserError(f'{self.card.name} cannot train = "{self.train}"', choices=self.modes)
             return self.train
-        work = 3 * task.gmacs * 2 * self.batch_size * self.total_steps(task)
-        return "all" if "all" in self.modes and work <= AFFORDABLE_GMACS else self.modes[-1]
+        passes = self._wanted_steps(task) * self.step_gmacs(task, "all")
+        return "all" if "all" in self.modes and passes <= AFFORDABLE_GMACS else self.modes[-1]
 
-    def total_steps(self, task: TrainTask) -> int:
+    def step_gmacs(self, task: TrainTask, mode: Mode) -> float:
+        """Billions of multiply-accumulates of one step; infinite where nobody knows the network's."""
+        images = 2 * self.batch_size
+        return math.inf if task.gmacs is None else _WORK[mode] * task.gmacs * images
+
+    def total_steps(self, task: TrainTask, mode: Mode) -> int:
+        """`steps`, or ten passes over the larger domain, but 500 to 5,000; on images of a costly network fewer, as many
+        as are affordable, and 100 at least."""
+        wanted, each = self._wanted_steps(task), self.step_gmacs(task, mode) if mode != "head" else 0.0
+        if self.steps is not None or wanted * each <= AFFORDABLE_GMACS:
+            return wanted
+        return max(100, int(AFFORDABLE_GMACS / each))
+
+    def _wanted_steps(self, task: TrainTask) -> int:
         if self.steps is not None:
             return self.steps
         images = max(task.source_train, task.target_train)
@@ -128,7 +144,7 @@ class TrainedAdapter(Adapter):
         moved = self.groups(mode) if groups is None else groups
         if self.own_modules and groups is None:
             moved = (*moved, Group("objective", self.lr, self.weight_decay))
-        total = steps or self.total_steps(task)
+        total = steps or self.total_steps(task, mode)
         looks = min(total, self.checkpoints) if choose != "end" else 1
         return Phase(
             name=name,

@@ -1,0 +1,150 @@
+"""From a source-only model to the adapter that may replace it: wiring only.
+
+embed -> gap -> every sound adapter, side by side where there are workers -> the gate -> scatter
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+from tlcore.config import StrategyChoice
+from tlcore.errors import RetryableError, TlcoreError, UserError
+from tlcore.evaluation.label_sets import Contract, contract, unsound
+from tlcore.protocols import Adapter
+from tlcore.stages.base import Choice, StageJob
+from tlcore.stages.choice import judge_adapters
+from tlcore.stages.values import AdaptedModel
+from tlcore.values import Adaptation, Adapted, Candidate, DomainGap, Json, Ref, Scatter
+from tlcore_flows import runners
+from tlcore_flows.opened import open_registry
+from tlcore_flows.wiring import Wiring, as_choice, source_of
+
+__all__ = ["Places", "adapt_model"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """The results that adaptation works on: the data, the pixels by the model's rule, the source-only model."""
+
+    data: Ref
+    pixels: Ref
+    model: Ref
+
+    @property
+    def inputs(self) -> dict[str, Ref]:
+        return {"data": self.data, "pixels": self.pixels, "model": self.model}
+
+
+def adapt_model(
+    run: Wiring, places: Places, classes: Sequence[str], candidate: Candidate
+) -> tuple[Adaptation | None, Ref | None]:
+    """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only).
+
+    Without an adapter that finished there is no verdict, and the source-only model stays.
+    """
+    config = run.config.adapt
+    known = contract(config.label_sets, run.config.data.target_classes, classes)
+    embedded = run("embed", inputs=places.inputs, strategies={"source": source_of(candidate)})
+    gap = _gap(run, places, candidate, embedded, known)
+    choices, others = _sound(run, known)
+    jobs = [
+        _job(run, places, candidate, embedded, known, choice, label)
+        for choice, label in zip(choices, _labels(choices), strict=True)
+    ]
+    with runners.fleet(run.config, run.store) as fleet:
+        found = replace(run, fleet=fleet).each(jobs)
+    finished: list[tuple[Ref, AdaptedModel]] = []
+    for label, result in zip(_labels(choices), found, strict=True):
+        if isinstance(result, UserError | RetryableError):
+            raise result  # the caller can mend it, or try again; it is not the adapter's fault
+        if isinstance(result, TlcoreError):
+            others.append(_without_result(label, failed=result.what))
+            run.warnings.append(f"adapter {label} failed: {result.what}")
+            continue
+        model = run.store.read(result, AdaptedModel)
+        named = model.adapted.model_copy(update={"strategy": label})
+        finished.append((result, model.model_copy(update={"adapted": named})))
+    if not finished:
+        run.warnings.append("no adapter finished; the source-only model is kept")
+        return None, None
+    names = [choice.name for choice in config.validators]
+    verdict = judge_adapters(
+        [model for _, model in finished], others, validators=names, floor=config.source_floor
+    )
+    kept = next((ref for ref, model in finished if model.adapted.strategy == verdict.kept), None)
+    shown = kept or max(finished, key=lambda pair: pair[1].adapted.validator_score)[0]
+    picture = run(
+        "scatter", inputs={**places.inputs, "adapted": shown}, strategies={"source": source_of(candidate)}
+    )
+    verdict = verdict.model_copy(update={"gap": gap, "scatter": run.store.read(picture, Scatter)})
+    return verdict, kept
+
+
+def _gap(run: Wiring, places: Places, candidate: Candidate, embedded: Ref, known: Contract) -> DomainGap:
+    ref = run(
+        "gap",
+        inputs={"data": places.data, "model": places.model, "embedded": embedded},
+        options={
+            "label_sets": known.label_sets,
+            "declared": known.declared,
+            "missing_classes": list(known.missing),
+            "new_classes": list(known.new),
+        },
+        strategies={"source": source_of(candidate)},
+    )
+    return run.store.read(ref, DomainGap)
+
+
+def _sound(run: Wiring, known: Contract) -> tuple[list[StrategyChoice], list[Adapted]]:
+    """The adapters that may be tried on these label sets, and the others, refused by name."""
+    registry = open_registry(run.store.root)
+    sound: list[StrategyChoice] = []
+    refused: list[Adapted] = []
+    for choice in run.config.adapt.strategies:
+        adapter = cast(Adapter, registry.build("adapter", choice.name, choice.options, where="[adapt] try"))
+        why = unsound(adapter.card, known.label_sets)
+        if why:
+            refused.append(_without_result(choice.name, refused=why))
+            run.warnings.append(f"adapter {choice.name} was refused: {why}")
+        else:
+            sound.append(choice)
+    return sound, refused
+
+
+def _labels(choices: Sequence[StrategyChoice]) -> list[str]:
+    """Each adapter's name; one that is tried again, with other options, gets a number: "mcc", "mcc-2"."""
+    names = [choice.name for choice in choices]
+    return [
+        name if names[:place].count(name) == 0 else f"{name}-{names[:place].count(name) + 1}"
+        for place, name in enumerate(names)
+    ]
+
+
+def _job(
+    run: Wiring, places: Places, candidate: Candidate, embedded: Ref, known: Contract,
+    choice: StrategyChoice, label: str,
+) -> StageJob:  # fmt: skip
+    config = run.config.adapt
+    strategies: dict[str, Choice] = {"source": source_of(candidate), "adapter": as_choice("adapter", choice)}
+    strategies |= {f"validator-{i}": as_choice("validator", v) for i, v in enumerate(config.validators)}
+    options: dict[str, Json] = {
+        "source_floor": config.source_floor,
+        "max_images": config.max_images,
+        "label_sets": known.label_sets,
+        "gmacs": candidate.gmacs,
+    }
+    return run.job(
+        "adapt",
+        label,
+        inputs={**places.inputs, "embedded": embedded},
+        options=options,
+        strategies=strategies,
+    )
+
+
+def _without_result(name: str, *, failed: str | None = None, refused: str | None = None) -> Adapted:
+    return Adapted(
+        strategy=name, validator_score=0, source_validation_accuracy=0, failed=failed, refused=refused
+    )

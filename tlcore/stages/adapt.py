@@ -1,0 +1,176 @@
+"""The stage that adapts a source-only model to unlabelled target images."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tlcore.evaluation.accuracy_estimates import estimate_accuracy
+from tlcore.evaluation.gate import collapse
+from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
+from tlcore.evaluation.metrics import wilson
+from tlcore.evaluation.panel import Panel
+from tlcore.protocols import Adapter, TrainTask, Validator, ValidatorOutputs
+from tlcore.stages.base import StageContext
+from tlcore.stages.domains import embedded_features
+from tlcore.stages.networks import load_network
+from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
+from tlcore.stages.train import checkpoint_of, keep
+from tlcore.stages.values import AdaptedModel, CheckedData, Trained
+from tlcore.training.job import Measured, TrainJob
+from tlcore.training.loop import run_plan
+from tlcore.training.network import Network
+from tlcore.training.plan import Stream
+from tlcore.training.predict import predict, predict_features
+from tlcore.training.streams import StreamData
+from tlcore.values import TARGET, Adapted, Dataset, Preprocess
+
+__all__ = ["adapt"]
+
+_PEEK = "target_test_accuracy"
+
+
+def adapt(context: StageContext) -> AdaptedModel:
+    """Adapt a source-only model to the target.
+
+    Inputs: data, pixels, model, embedded. Strategies: source, adapter, and validators in roles "validator-0", ….
+    Options: source_floor, max_images, label_sets, gmacs (None: unknown).
+    """
+    started = time.monotonic()
+    base = context.read("model", Trained).checkpoint
+    full = load_table(context.folder("data"), context.read("data", CheckedData))
+    dataset = full.without_target_labels()
+    labels = np.asarray(dataset.labels(), dtype=np.int64)
+    pixels = pixels_for(context, base.preprocess)
+    features = embedded_features(context)
+    network = load_network(context, "model", base)
+    rows, target_rows = rows_of(dataset, "train", labelled=True), rows_of(dataset, "train", TARGET)
+    adapter = cast(Adapter, context.build("adapter"))
+    task = TrainTask(
+        dataset.classes, network.backbone_dim, len(rows), len(target_rows), context.job.seed, context.option("gmacs"),
+        context.option("label_sets"),
+    )  # fmt: skip
+    plan = adapter.plan(task)
+    watch = _Watch(context, full, pixels, base.preprocess)
+    source_only = watch.look(network, features, estimates=True)
+    before = source_only.adapted
+    asked = "target-only" not in adapter.card.traits
+    floor = before.source_validation_accuracy - context.option("source_floor") if asked else -math.inf
+
+    def measure(network: Network) -> Measured:
+        seen = watch.look(network, features if plan.keeps_backbone else None)
+        accuracy = seen.adapted.source_validation_accuracy
+        shown = {"source_validation_accuracy": accuracy, "validators": seen.adapted.validator_score}
+        shown |= seen.adapted.validators
+        if seen.adapted.accuracy is not None:
+            shown[_PEEK] = seen.adapted.accuracy  # shown, never part of the choice below
+        choice = (float(accuracy >= floor - 1e-9), seen.adapted.validator_score)
+        return Measured(choice, shown, collapse(seen.probabilities, source_only.probabilities))
+
+    streams: dict[Stream, StreamData] = {
+        "source": StreamData(pixels, rows, labels[rows], _domains(dataset, rows)),
+        "target": StreamData(pixels, target_rows, None),
+    }
+    job = TrainJob(
+        network=network, preprocess=base.preprocess, task=task, plan=plan, streams=streams, measure=measure,
+        scratch=context.work.scratch, seed=context.job.seed, device=context.job.device, start_counts=False,
+        features={"source": features[rows], "target": features[target_rows]}, progress=context.progress,
+    )  # fmt: skip
+    result = run_plan(job)
+    after = watch.look(network, features if plan.keeps_backbone else None, estimates=True).adapted
+    peeks = [line.measures[_PEEK] for line in result.history if _PEEK in line.measures]
+    adapted = after.model_copy(
+        update={
+            "strategy": adapter.card.name,
+            "target_only": not asked,
+            "accuracy_last": peeks[-1] if peeks else None,
+            "accuracy_oracle": max(peeks) if peeks else None,
+            "seconds": round(time.monotonic() - started, 3),
+            "history": result.history,
+            "stopped": result.stopped,
+        }
+    )
+    chosen_by = "validators " + " + ".join(watch.panel.names)
+    checkpoint = checkpoint_of(
+        base.candidate, dataset, adapter.card.name, result, chosen_by, plan.bottleneck or base.bottleneck
+    )
+    keep(context, dataset, network, pixels, base.preprocess)
+    return AdaptedModel(
+        checkpoint=checkpoint, adapted=adapted, source_only=before.model_copy(update={"strategy": base.strategy}),
+        target_images=len(target_rows),
+    )  # fmt: skip
+
+
+def _domains(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The number of each row's source domain; None where there is one."""
+    names = dataset.source_domains
+    if len(names) < 2:
+        return None
+    number = {name: index for index, name in enumerate(names)}
+    return np.asarray([number[name] for name in dataset.table["domain"].gather(rows)], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of a network: the summary, and its probabilities on the target sample."""
+
+    adapted: Adapted
+    probabilities: NDArray[np.float64]
+
+
+class _Watch:
+    """Looks at a network from the target's side: label-free scores, source accuracy, and the peek at test labels."""
+
+    def __init__(
+        self, context: StageContext, full: Dataset, pixels: NDArray[np.uint8], preprocess: Preprocess
+    ) -> None:
+        roles = sorted(
+            (role for role in context.job.strategies if role.startswith("validator-")),
+            key=lambda role: int(role.rpartition("-")[2]),
+        )
+        self.panel = Panel([cast(Validator, context.build(role)) for role in roles])
+        self.device, self.pixels, self.preprocess = context.job.device, pixels, preprocess
+        self.labels = np.asarray(full.labels(), dtype=np.int64)
+        source = rows_of(full, "val", labelled=True)
+        self.source = source if len(source) else rows_of(full, "train", labelled=True)
+        self.target = target_sample(full, context.option("max_images"), context.job.seed)
+        self.test = rows_of(full, "test", TARGET, labelled=True)
+
+    def look(
+        self, network: Network, embedded: NDArray[np.float32] | None, *, estimates: bool = False
+    ) -> _Look:
+        """Everything about the network as it is now; `strategy` is filled in by the caller.
+
+        embedded: the backbone's features of all rows of the table, where this backbone made them.
+        """
+        rows = np.concatenate([self.source, self.target, self.test])
+        if embedded is not None:
+            features, probabilities = predict_features(network, embedded[rows], device=self.device)
+        else:
+            features, probabilities = predict(network, self.pixels, rows, self.preprocess, device=self.device)
+        a, b = len(self.source), len(self.source) + len(self.target)
+        truth = self.labels[self.source]
+        outputs = ValidatorOutputs(
+            target_probabilities=probabilities[a:b].astype(np.float64),
+            source_probabilities=probabilities[:a].astype(np.float64), source_labels=truth,
+            target_features=features[a:b], source_features=features[:a],
+        )  # fmt: skip
+        scores = self.panel.scores(outputs)
+        accuracy = interval = None
+        if len(self.test):
+            accuracy = float((probabilities[b:].argmax(1) == self.labels[self.test]).mean())
+            interval = wilson(accuracy, len(self.test))
+        on_target = outputs.target_probabilities
+        adapted = Adapted(
+            strategy="", validator_score=self.panel.combined(scores, outputs), validators=scores,
+            source_validation_accuracy=float((probabilities[:a].argmax(1) == truth).mean()),
+            accuracy=accuracy, accuracy_ci=interval, accuracy_last=accuracy, accuracy_oracle=accuracy,
+            estimates=estimate_accuracy(outputs) if estimates else None, nuclear_norm=batch_nuclear_norm(on_target),
+            predicted_classes=len(np.unique(on_target.argmax(1))), top_share=top_share(on_target),
+        )  # fmt: skip
+        return _Look(adapted, on_target)
