@@ -38,9 +38,7 @@ def independent_mmd(source: np.ndarray, target: np.ndarray) -> float:
     def off_diagonal(block: np.ndarray) -> float:
         return float(block[~np.eye(len(block), dtype=bool)].mean())
 
-    return (
-        off_diagonal(kernel[:n, :n]) + off_diagonal(kernel[n:, n:]) - 2 * float(np.mean(kernel[:n, n:]))  # type: ignore[index]
-    )
+    return off_diagonal(kernel[:n, :n]) + off_diagonal(kernel[n:, n:]) - 2 * float(np.mean(kernel[:n, n:]))
 
 
 def test_the_objective_is_cross_entropy_plus_the_weighted_discrepancy_of_the_heads_inputs() -> None:
@@ -74,7 +72,9 @@ def gap_after_training(weight: float, folder: Path) -> float:
     source, target, labels = shifted_domains()
     network = Network(torch.nn.Identity(), 6, 2)
     pixels = np.zeros((40, 8, 8, 3), dtype=np.uint8)
-    plan = MkMmd(train="head", steps=60, checkpoints=1, bottleneck=8, dropout=0, weight=weight, lr=0.03).plan(TASK)
+    plan = MkMmd(train="head", steps=60, checkpoints=1, bottleneck=8, dropout=0, weight=weight, lr=0.03).plan(
+        TASK
+    )
     run_plan(
         TrainJob(
             network=network,

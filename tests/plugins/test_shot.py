@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 from scipy.special import log_softmax, softmax
@@ -89,6 +89,7 @@ def test_no_cut_of_the_entropies_is_better_than_that_of_uncertain(m: int, k: int
     rng = np.random.default_rng(seed)
     p = rng.dirichlet(np.full(k, 0.5), m)
     entropy = -(p * np.log(p + 1e-300)).sum(1)
+    assume(np.ptp(entropy) > 1e-5)
     upper = uncertain(p)
     assert entropy[upper].min() > entropy[~upper].max()
 
@@ -143,7 +144,7 @@ def stepped(
         network.head.weight.copy_(torch.eye(k))
         network.head.bias.zero_()
     task = TrainTask(tuple("abcdef"[:k]), k, 4, len(features))
-    setup = Setup(network, task, lambda _: (features.astype(np.float32), softmax(features, axis=1)))  # type: ignore[arg-type]
+    setup = Setup(network, task, lambda _: (features.astype(np.float32), softmax(features, axis=1)))
     bank = objective.setup(setup)
     objective.epoch_started(setup)
     view = View(torch.from_numpy(features[index]), None, torch.tensor(index))
@@ -228,14 +229,16 @@ def test_on_cached_features_a_source_phase_makes_what_the_target_phase_then_move
 
 def test_without_a_bottleneck_the_source_only_network_is_moved_by_the_target_alone() -> None:
     for train, group in (("all", "backbone"), ("last", "last:1")):
-        plan = Shot(train=train).plan(TASK)  # type: ignore[arg-type]
+        plan = Shot(train=train).plan(TASK)
         (phase,) = plan.phases
         assert isinstance(phase, Phase) and plan.bottleneck is None
         assert (phase.streams, moved(phase)) == (("target",), [group])
 
 
 def test_with_a_bottleneck_the_whole_network_learns_the_source_first() -> None:
-    source, shot = (part for part in Shot(train="all", bottleneck=8).plan(TASK).phases if isinstance(part, Phase))
+    source, shot = (
+        part for part in Shot(train="all", bottleneck=8).plan(TASK).phases if isinstance(part, Phase)
+    )
     assert moved(source) == ["backbone", "bottleneck", "head"] and moved(shot) == ["backbone", "bottleneck"]
 
 
@@ -243,14 +246,19 @@ class Killed(Exception):
     pass
 
 
-def job_of(folder: Path, options: dict[str, Any], progress: Callable[[int, int, str], None]) -> TrainJob:
+def job_of(
+    folder: Path,
+    options: dict[str, Any],
+    progress: Callable[[int, int, str], None],
+    save_seconds: float = 0.0,
+) -> TrainJob:
     """One feature tells two classes apart best and has moved on the target; another, weaker one has not."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     labels = np.arange(60, dtype=np.int64) % 2
     centre = np.outer(np.where(labels == 0, -1.0, 1.0), [2, 1.5, 0, 0, 0, 0])
     source = (centre + rng.normal(0, 0.5, (60, 6))).astype(np.float32)
-    target = (centre + rng.normal(0, 0.5, (60, 6)) + np.array([2.5, 0, 2, 0, 0, 0])).astype(np.float32)
+    target = (centre + rng.normal(0, 0.5, (60, 6)) + np.array([4, 0, 2, 0, 0, 0])).astype(np.float32)
     torch.manual_seed(0)
     return TrainJob(
         network=Network(torch.nn.Identity(), 6, 2),
@@ -265,7 +273,7 @@ def job_of(folder: Path, options: dict[str, Any], progress: Callable[[int, int, 
         scratch=folder,
         start_counts=False,
         features={"source": source, "target": target},
-        save_seconds=0.0,
+        save_seconds=save_seconds,
         progress=progress,
     )
 
@@ -276,19 +284,19 @@ def silent(done: int, total: int, text: str) -> None:
 
 def test_adaptation_finds_the_classes_of_a_shifted_target_with_the_head_frozen(tmp_path: Path) -> None:
     labels = np.arange(60) % 2
-    job = job_of(tmp_path, {"steps": 60, "checkpoints": 1}, silent)
-    heads, accuracies = [], []
+    heads: list[torch.Tensor] = []
+    accuracies: list[float] = []
 
-    def progress(done: int, total: int, text: str) -> None:
+    def look(done: int, total: int, text: str) -> None:
         if done == total:
             heads.append(job.network.head.weight.detach().clone())
             p = predict_features(job.network, job.features["target"])[1]
             accuracies.append(float((p.argmax(1) == labels).mean()))
 
-    object.__setattr__(job, "progress", progress)
+    job = job_of(tmp_path, {"steps": 60, "checkpoints": 1}, look, save_seconds=1e9)
     run_plan(job)
     assert torch.equal(heads[0], heads[1])
-    assert accuracies[1] > accuracies[0] + 0.1
+    assert accuracies[1] > accuracies[0] + 0.2
 
 
 def test_a_killed_adaptation_ends_with_the_weights_of_an_unbroken_one(tmp_path: Path) -> None:

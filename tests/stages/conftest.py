@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from tlcore.registry import Registry
 from tlcore.stages.base import Choice, StageJob, StageResult, run_stage
-from tlcore.stages.values import CandidateList, DecodedImages
+from tlcore.stages.values import CandidateList, DecodedImages, Trained
 from tlcore.store import Store
 from tlcore.values import Candidate, Ranked, Ref
 
@@ -130,6 +130,25 @@ class Chain:
             "train", f"{candidate.name}-{tuner}", inputs={"data": data, "pixels": pixels, **parts},
             options={"candidate": candidate.model_dump(mode="json"), "pretrained": True},
             strategies={"source": source(candidate), "tuner": ("tuner", tuner, options or {})},
+        )  # fmt: skip
+
+    def adapt(
+        self, data: Ref, pixels: Ref, model: Ref, adapter: str, options: dict[str, Any] | None = None, *,
+        label_sets: str = "closed",
+        validators: Sequence[str] = ("im", "bnm"), seed: int = 0,
+    ) -> Ref:  # fmt: skip
+        candidate = self.store.read(model, Trained).checkpoint.candidate
+        places = {"data": data, "pixels": pixels, "model": model}
+        places["embedded"] = self("embed", inputs=places, strategies={"source": source(candidate)})
+        own = {
+            "source": source(candidate),
+            "adapter": ("adapter", adapter, options or {"steps": 4, "checkpoints": 2}),
+        }
+        roles = {f"validator-{i}": ("validator", name, {}) for i, name in enumerate(validators)}
+        return self(
+            "adapt", adapter, inputs=places, seed=seed,
+            options={"source_floor": 0.05, "max_images": 200, "label_sets": label_sets, "gmacs": 0.001},
+            strategies={**own, **roles},
         )  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_two_strategies_of_the_same_options_never_share_an_address(chain: Chain)
         return StageJob.model_validate(
             {
                 "stage": "adapt",
-                "strategies": {"adapter": {"kind": "adapter", "name": name, "options": {"epochs": 3}}},
+                "strategies": {"adapter": {"kind": "adapter", "name": name, "options": {"steps": 3}}},
             }
         )
 
@@ -169,7 +169,7 @@ def test_an_omitted_option_and_its_default_share_an_address(chain: Chain) -> Non
         )
         return job_key(job, chain.registry)
 
-    assert key({}) == key({"epochs": 6}) != key({"epochs": 7})
+    assert key({}) == key({"checkpoints": 10}) != key({"checkpoints": 7})
 
 
 def test_threads_and_provenance_are_no_part_of_the_address(chain: Chain) -> None:
@@ -188,19 +188,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(chain: Cha
     shutil.rmtree(chain.store.root / "stages" / "train")
     again = weights(chain, chain.train(data, pixels, candidate, "full", {"epochs": 1}))
     assert all(torch.equal(value, again[name]) for name, value in first.items())
-
-
-def adapt(chain: Chain, data: Ref, pixels: Ref, model: Ref, adapter: str) -> Ref:
-    candidate = chain.store.read(model, Trained).checkpoint.candidate
-    strategies = {
-        "source": source(candidate),
-        "adapter": ("adapter", adapter, {"epochs": 2}),
-        "validator": ("validator", "im", {}),
-    }
-    return chain(
-        "adapt", adapter, inputs={"data": data, "pixels": pixels, "model": model}, options={"source_floor": 0.05},
-        strategies=strategies,
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("adapter", ["coral", pytest.param("dann", marks=pytest.mark.slow)])
@@ -224,7 +211,7 @@ def test_target_labels_change_nothing_but_the_final_test(chain: Chain, tmp_path:
         data = chain.data(photos, manifest)
         pixels = chain.pixels(data, candidate)
         model = chain.train(data, pixels, candidate, "linear-probe")
-        result = adapt(chain, data, pixels, model, adapter)
+        result = chain.adapt(data, pixels, model, adapter)
         found.append((chain.store.read(result, AdaptedModel), weights(chain, result)))
     (true, kept), (wrong, other) = found
     assert all(torch.equal(value, other[name]) for name, value in kept.items())
@@ -244,7 +231,7 @@ def test_a_target_without_labels_gives_no_target_accuracy_and_says_so(chain: Cha
     data = chain.data(photos, flat)
     pixels = chain.pixels(data, candidate)
     model = chain.train(data, pixels, candidate, "linear-probe")
-    result = chain.store.read(adapt(chain, data, pixels, model, "coral"), AdaptedModel)
+    result = chain.store.read(chain.adapt(data, pixels, model, "coral"), AdaptedModel)
     assert (
         result.adapted.accuracy is None
         and result.adapted.accuracy_oracle is None

@@ -56,13 +56,12 @@ def make_job(tmp_path: Path) -> Callable[..., TrainJob]:
             return Measured((accuracy, -nll), {"validation_accuracy": accuracy})
 
         task = TrainTask(CLASSES, 1, count, target)
-        parts = {"network": tiny_network(), "save_seconds": 0.0, **parts}
+        parts = {"network": tiny_network(), "measure": measure, "save_seconds": 0.0, **parts}
         return TrainJob(
             preprocess=PREPROCESS,
             task=task,
             plan=plan,
             streams=streams,
-            measure=measure,
             scratch=tmp_path / scratch,
             **parts,
         )

@@ -41,7 +41,7 @@ def independent_kernel(x: np.ndarray, mean: float | None = None) -> np.ndarray:
     squared = cdist(x, x, "sqeuclidean")
     v = squared[~np.eye(len(x), dtype=bool)].mean() if mean is None else mean
     # The authors' form: widths v/4, v/2, v, 2v, 4v.
-    return sum(np.exp(-squared / (v * 2.0**power)) for power in range(-2, 3))  # type: ignore[return-value]
+    return sum(np.exp(-squared / (v * 2.0**power)) for power in range(-2, 3))
 
 
 @given(st.integers(2, 9), st.integers(2, 9), st.integers(1, 6), st.integers(0, 10_000))
@@ -69,9 +69,7 @@ def test_joint_mmd_multiplies_the_kernels_of_features_and_probabilities(n: int, 
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-100, 100), st.integers(0, 10_000))
-def test_mk_mmd_sees_neither_scale_nor_offset_of_the_features(
-    scale: float, offset: float, seed: int
-) -> None:
+def test_mk_mmd_sees_neither_scale_nor_offset_of_the_features(scale: float, offset: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     source, target = (torch.from_numpy(rng.normal(size=(6, 3))) for _ in range(2))
     moved = mk_mmd(source * scale + offset, target * scale + offset).item()

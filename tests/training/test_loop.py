@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from tlcore.errors import PluginError, UserError
 from tlcore.protocols import TrainTask
-from tlcore.training.job import TrainJob
+from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
 from tlcore.training.objectives import CrossEntropy
@@ -27,6 +28,7 @@ from tlcore.training.plan import (
     Setup,
     TrainPlan,
 )
+from tlcore.training.predict import embed
 from tlcore.training.resume import load_state
 from tlcore_adapters.dann import Dann
 from tlcore_tuners.lp_ft import LpFt
@@ -73,6 +75,7 @@ class _Passing(Objective):
 PLANS: dict[str, Callable[[], TrainPlan]] = {
     "lp-ft": lambda: LpFt(epochs=3, batch_size=8).plan(TASK),
     "dann": lambda: Dann(steps=9, checkpoints=3, batch_size=8).plan(TASK),
+    "head": lambda: Dann(steps=9, checkpoints=3, batch_size=8, train="head").plan(TASK),
     "statistics": lambda: TrainPlan((_phase(_Passing(), moves=(Move(()),), streams=("target",), epochs=4),)),
 }
 
@@ -349,3 +352,47 @@ def test_a_plan_without_phases_or_with_equal_names_is_refused() -> None:
     phase = LpFt().plan(TASK).phases[0]
     with pytest.raises(PluginError, match="share a name"):
         TrainPlan((phase, phase))
+
+
+def test_a_phase_ends_early_when_two_looks_in_a_row_say_so(make_job: Make) -> None:
+    plan = TrainPlan((_phase(CrossEntropy(), epochs=6),))
+    looks: list[int] = []
+
+    def measure(network: Network) -> Measured:
+        looks.append(len(looks))
+        return Measured((-float(len(looks)),), {}, "it fell" if len(looks) in (2, 4, 5) else "")
+
+    result = run_plan(make_job(plan, measure=measure, start_counts=False))
+    assert len(result.history) == 5 and result.chosen_epoch == 1
+    assert result.stopped == "phase, epoch 5 of 6: it fell"
+
+
+def test_a_phase_that_only_prepares_is_not_measured(make_job: Make) -> None:
+    plan = TrainPlan((_phase(CrossEntropy(), epochs=2, choose="end"),))
+    result = run_plan(make_job(plan, measure=lambda network: pytest.fail("looked at"), start_counts=False))
+    assert len(result.history) == 2
+
+
+def test_an_epoch_may_be_a_number_of_steps(make_job: Make) -> None:
+    steps: list[int] = []
+    plan = TrainPlan((_phase(CrossEntropy(), epochs=3, steps_per_epoch=2),))
+    result = run_plan(make_job(plan, progress=lambda done, total, text: steps.append(total)))
+    assert len(result.history) == 3 and set(steps) == {6}
+
+
+def test_training_on_cached_features_is_training_on_the_frozen_backbone(make_job: Make) -> None:
+    """The same weights whether features were handed in or worked out by the loop; the backbone never moves."""
+    plan = Dann(steps=6, checkpoints=2, train="head", batch_size=8).plan(TASK)
+    plain = make_job(plan, target=20, scratch="plain")
+    before = weights(plain)
+    run_plan(plain)
+    given = make_job(plan, target=20, scratch="given")
+    features: dict[Any, np.ndarray] = {
+        name: embed(given.network, stream.pixels, stream.rows, given.preprocess)
+        for name, stream in given.streams.items()
+    }
+    given = make_job(plan, target=20, scratch="given", features=features)
+    run_plan(given)
+    assert all(torch.equal(value, weights(given)[name]) for name, value in weights(plain).items())
+    assert all(torch.equal(v, weights(plain)[n]) for n, v in before.items() if n.startswith("backbone."))
+    assert plain.network.feature_dim == 256

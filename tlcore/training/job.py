@@ -21,7 +21,7 @@ __all__ = ["Measured", "TrainJob", "TrainResult"]
 @dataclass(frozen=True)
 class Measured:
     """One look at the network. `choice`: larger is better, compared element by element. `shown`: for the curves.
-    `stop`: why training should end here, in one phrase; empty where it should go on."""
+    `stop`: why training should end here, in one phrase; said at two looks in a row it ends the phase."""
 
     choice: tuple[float, ...]
     shown: Mapping[str, float]

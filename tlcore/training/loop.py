@@ -49,6 +49,7 @@ class _State:
     best_epoch: int | None = None
     best_shown: dict[str, float] = field(default_factory=dict)
     best_phase: str = ""
+    warned: bool = False
     stopped: str = ""
 
 
@@ -79,7 +80,7 @@ def run_plan(job: TrainJob) -> TrainResult:
             else:
                 _run_phase(job, phase, state, saved)
             saved = None
-            state.phase, state.step = state.phase + 1, 0
+            state.phase, state.step, state.warned = state.phase + 1, 0, False
             _save(job, state, None, [])
     job.network.eval()
     for value in job.network.parameters():
@@ -268,8 +269,10 @@ def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> No
         _consider(job, phase, state, epoch, measured)
     else:
         state.best_phase, state.best_epoch, state.best_shown = phase.name, epoch, dict(measured.shown)
-    if measured.stop:
+    # One look may be bad luck: the second in a row ends the phase.
+    if measured.stop and state.warned:
         state.stopped = f"{phase.name}, epoch {epoch} of {phase.epochs}: {measured.stop}"
+    state.warned = bool(measured.stop)
 
 
 def _consider(job: TrainJob, phase: Phase, state: _State, epoch: int, measured: Measured) -> None:
@@ -294,7 +297,7 @@ def _save(
                 {
                     "phase": state.phase, "step": state.step, "sums": state.sums, "epoch_seconds": state.epoch_seconds,
                     "best_choice": state.best_choice, "best_epoch": state.best_epoch, "best_shown": state.best_shown,
-                    "best_phase": state.best_phase, "stopped": state.stopped,
+                    "best_phase": state.best_phase, "stopped": state.stopped, "warned": state.warned,
                     "history": [line.model_dump() for line in state.history],
                 }
             ),

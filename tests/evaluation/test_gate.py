@@ -1,0 +1,72 @@
+"""The do-no-harm gate and the collapse that ends a training early."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlcore.evaluation.gate import collapse, collapsed, verdict
+from tlcore.values import Adapted
+
+SOURCE_ONLY = Adapted(
+    strategy="source-only", validator_score=0.5, validators={"im": 1.0, "bnm": 0.6}, source_validation_accuracy=0.9,
+    nuclear_norm=0.2, top_share=0.3,
+)  # fmt: skip
+
+
+def adapted(**parts: object) -> Adapted:
+    better = {
+        "strategy": "mcc",
+        "validator_score": 0.7,
+        "validators": {"im": 1.2, "bnm": 0.7},
+        "top_share": 0.25,
+    }
+    return SOURCE_ONLY.model_copy(update={**better, **parts})
+
+
+def test_what_every_validator_prefers_is_kept() -> None:
+    kept, why = verdict(SOURCE_ONLY, adapted(), floor=0.05)
+    assert kept and why.startswith("Kept: ") and "im 1.200 above 1.000" in why
+
+
+@pytest.mark.parametrize(
+    "scores", [{"im": 0.9, "bnm": 0.7}, {"im": 1.2, "bnm": 0.6}, {"im": float("nan"), "bnm": 0.7}]
+)
+def test_one_validator_against_it_is_enough(scores: dict[str, float]) -> None:
+    kept, why = verdict(SOURCE_ONLY, adapted(validators=scores), floor=0.05)
+    assert not kept and why.startswith("Not kept: ") and "is not above source-only's" in why
+
+
+def test_source_accuracy_below_the_floor_is_named() -> None:
+    kept, why = verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.84), floor=0.05)
+    assert not kept and "84.0 %" in why and "5 points below" in why
+    assert verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.85), floor=0.05)[0]
+
+
+def test_a_network_for_the_target_alone_is_not_asked_for_source_accuracy() -> None:
+    alone = adapted(source_validation_accuracy=0.1, target_only=True)
+    kept, why = verdict(SOURCE_ONLY, alone, floor=0.05)
+    assert kept and "for the target alone" in why
+
+
+def test_a_class_that_took_over_is_never_kept() -> None:
+    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.7, nuclear_norm=0.1), floor=0.05)
+    assert not kept and "one class takes 70.0 % of its target predictions" in why
+
+
+@given(st.floats(0.1, 1), st.floats(0.1, 1), st.floats(0.01, 1), st.floats(0.01, 1))
+def test_nobody_collapses_against_itself(share: float, base: float, norm: float, base_norm: float) -> None:
+    assert not collapsed(share, norm, share, norm)
+    assert collapsed(share, norm, base, base_norm) == ((2 * share - 1 > base) and norm < base_norm)
+
+
+def test_a_collapse_is_told_in_numbers() -> None:
+    rng = np.random.default_rng(0)
+    fine = rng.dirichlet(np.full(4, 0.2), 200)
+    fallen = np.full((200, 4), 0.02)
+    fallen[:, 2] = 0.94
+    assert collapse(fine, fine) == ""
+    told = collapse(fallen, fine)
+    assert told.startswith("collapse: one class takes 100.0 % of the target images") and "BNM fell" in told
