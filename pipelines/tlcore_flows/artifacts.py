@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +10,7 @@ from tlcore.report.places import place, shortlist_sentence
 from tlcore.stages.base import StageJob, StageResult
 from tlcore.store import Store
 from tlcore.values import DataReport, Parity, Ranking, Ref, RunRecord
+from tlcore_flows.artifact_text import cell, key
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["ProgressArtifact", "data_report", "key", "publish", "ranking_rows", "ranking_words"]
 
 _log = logging.getLogger(__name__)
-
-
-def key(*parts: str) -> str:
-    """An artifact key: lower-case letters, digits and single dashes only; never empty.
-
-    >>> key("score", "timm:ResNet_18")
-    'score-timm-resnet-18'
-    """
-    return "-".join(filter(None, re.split(r"[^a-z0-9]+", "-".join(parts).lower()))) or "artifact"
 
 
 class ProgressArtifact:
@@ -83,18 +74,16 @@ def data_report(report: DataReport) -> str:
     lines = [f"{report.rows:,} images, {report.dropped:,} dropped, {len(report.classes)} classes", ""]
     places = list(report.counts)
     if places:
-        lines += ["| class | " + " | ".join(map(_cell, places)) + " |", "|---" * (len(places) + 1) + "|"]
+        lines += ["| class | " + " | ".join(map(cell, places)) + " |", "|---" * (len(places) + 1) + "|"]
         for name in report.classes:
             counts = (str(report.counts[place].get(name, 0)) for place in places)
-            lines.append(f"| {_cell(name)} | " + " | ".join(counts) + " |")
+            lines.append(f"| {cell(name)} | " + " | ".join(counts) + " |")
         lines.append("")
     if report.problems:
         lines += ["| | finding | count | examples |", "|---|---|---|---|"]
         for problem in report.problems:
-            examples = ", ".join(map(_cell, problem.examples))
-            lines.append(
-                f"| {problem.severity} | {_cell(problem.message)} | {problem.count:,} | {examples} |"
-            )
+            examples = ", ".join(map(cell, problem.examples))
+            lines.append(f"| {problem.severity} | {cell(problem.message)} | {problem.count:,} | {examples} |")
     else:
         lines.append("No problem was found.")
     return "\n".join(lines)
@@ -107,7 +96,7 @@ def _ranking(job: StageJob, ref: Ref, store: Store) -> None:
     from tlcore.report.drawing import data_uri
 
     ranking = store.read(ref, Ranking)
-    create_table_artifact(ranking_rows(ranking), key="ranking", description=_cell(ranking_words(ranking)))
+    create_table_artifact(ranking_rows(ranking), key="ranking", description=cell(ranking_words(ranking)))
     drawn = {
         "cost": (ranking_figures.cost_front(ranking), "quality against cost, with the Pareto front"),
         "intervals": (
@@ -161,11 +150,9 @@ def _curves(job: StageJob, ref: Ref, store: Store) -> None:
 
     from tlcore.report.curves import curves
     from tlcore.report.drawing import data_uri
-    from tlcore.stages.values import AdaptedModel, Trained
+    from tlcore.stages.values import Trained
 
-    adapted = job.stage == "adapt"
-    checkpoint = store.read(ref, AdaptedModel).checkpoint if adapted else store.read(ref, Trained).checkpoint
-    history = checkpoint.history
+    history = store.read(ref, Trained).checkpoint.history
     if len(history) > 1:  # a probe that is solved in closed form has no curve
         figure = curves({job.label: history}, job.label)
         create_image_artifact(data_uri(figure), key=key("curves", job.label), description=job.label)
@@ -208,7 +195,7 @@ def _card(job: StageJob, ref: Ref, store: Store) -> None:
     record = store.read(ref, RunRecord)
     accuracy, interval = record.metrics.accuracy, record.metrics.accuracy_ci
     create_markdown_artifact(
-        f"**{_cell(record.chosen.candidate)}, {_cell(record.chosen.strategy)}**: test accuracy {accuracy:.1%} "
+        f"**{cell(record.chosen.candidate)}, {cell(record.chosen.strategy)}**: test accuracy {accuracy:.1%} "
         f"({interval.low:.1%} to {interval.high:.1%})\n\n"
         f"- run card: `{record.card}`\n- model: `{record.onnx}`\n- `tlcore runs open {record.run_id}`",
         key="run-card",
@@ -227,19 +214,22 @@ def _achieved(record: RunRecord) -> None:
     figure = achieved_figure(record)
     if figure is not None:
         text = f"foretold against {record.ranking.achieved_measure or 'achieved accuracy'}"
-        create_image_artifact(data_uri(figure), key="ranking-achieved", description=_cell(text))
+        create_image_artifact(data_uri(figure), key="ranking-achieved", description=cell(text))
 
 
-def _cell(text: str) -> str:
-    """Text of a stranger inside a Markdown table: no markup, no new cell, no new row."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&])", r"\\\1", " ".join(text.split()))
+def _adaptation(job: StageJob, ref: Ref, store: Store) -> None:
+    from tlcore_flows import adaptation_artifacts  # draws: it takes a second to import
+
+    adaptation_artifacts.publish(job, ref, store)
 
 
 _MAKERS: dict[str, Callable[[StageJob, Ref, Store], None]] = {
     "check": _data_report,
     "rank": _ranking,
     "train": _curves,
-    "adapt": _curves,
+    "gap": _adaptation,
+    "adapt": _adaptation,
+    "scatter": _adaptation,
     "evaluate": _evaluation,
     "parity": _parity,
     "card": _card,

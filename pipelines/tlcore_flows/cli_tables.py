@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tlcore_flows.cli_adaptation import print_adaptation
 from tlcore_flows.cli_console import console, percent, table
 from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
-    from tlcore.values import Adaptation, Comparison, Halving, Metrics, Parity, Ranking, RunRecord
+    from tlcore.values import Comparison, Halving, Metrics, Parity, Ranking, RunRecord
 
 __all__ = ["console", "percent", "print_ranking", "print_run", "table"]
 
@@ -29,7 +30,7 @@ def print_run(record: RunRecord) -> None:
         _print_trial(out, record.halving)
     _print_result(out, record)
     if record.adaptation is not None:
-        _print_adaptation(out, record.adaptation)
+        print_adaptation(out, record.adaptation)
     out.print()
     out.print(Text(_parity(record.parity)))
     for warning in record.warnings:
@@ -93,30 +94,6 @@ def _difference(entry: Comparison) -> str:
     low, high = 100 * entry.difference_ci.low, 100 * entry.difference_ci.high
     verdict = "better" if entry.better else "not shown to be better"
     return f"{100 * entry.difference:+.1f} points [{low:+.1f}, {high:+.1f}], {verdict}"
-
-
-def _print_adaptation(out: Console, adaptation: Adaptation) -> None:
-    out.print()
-    out.print(Text(f"adaptation to {adaptation.target_images} unlabelled target images", style="bold"))
-    validator = f"{adaptation.validator} (label-free)"
-    made = table("", validator, "target accuracy", "95 % interval", "last epoch", "oracle")
-    for entry in (adaptation.source_only, *adaptation.tried):
-        name = f"{entry.strategy} (kept)" if entry.strategy == adaptation.kept else entry.strategy
-        if entry.failed is not None:
-            made.add_row(Text(name), Text(f"failed: {entry.failed}"))
-            continue
-        interval = entry.accuracy_ci
-        between = f"{percent(interval.low)} to {percent(interval.high)}" if interval is not None else ""
-        made.add_row(
-            Text(name),
-            f"{entry.validator_score:.3f}",
-            percent(entry.accuracy),
-            between,
-            percent(entry.accuracy_last),
-            percent(entry.accuracy_oracle),
-        )
-    out.print(made)
-    out.print(Text(adaptation.reason))
 
 
 def _parity(parity: Parity) -> str:

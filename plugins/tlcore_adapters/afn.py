@@ -24,8 +24,10 @@ def norm_step(features: Tensor, step: float) -> Tensor:
     features: float [n, d]. The value is step^2 always; what counts is the gradient, -2 step x / (n |x|), a pull of
     the same strength on every image. A zero vector has no direction to grow in: its gradient is zero.
     """
-    norms = features.norm(dim=1)
-    return (norms - (norms.detach() + step)).pow(2).mean()
+    import torch
+
+    norms: Tensor = torch.linalg.vector_norm(features, dim=1)
+    return torch.square(norms - (norms.detach() + step)).mean()
 
 
 def mean_entropy(logits: Tensor) -> Tensor:
@@ -71,9 +73,12 @@ class Afn(TrainedAdapter):
     weight: float = Field(
         0.05, ge=0, le=1e3, description="of the norm steps, beside the source's cross-entropy"
     )
-    step: float = Field(1.0, ge=0, le=1e3, description="by how much a norm is to grow, delta r of the paper")
+    step: float = Field(1.0, gt=0, le=1e3, description="by how much a norm is to grow, delta r of the paper")
     entropy: float = Field(
-        0.0, ge=0, le=1e3, description="weight of the target predictions' entropy; 0.1 in the authors' SAFN+ENT"
+        0.0,
+        ge=0,
+        le=1e3,
+        description="weight of the target predictions' entropy; 0.1 in the authors' SAFN+ENT",
     )
 
     def objective(self, task: TrainTask) -> AfnObjective:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -31,7 +32,8 @@ def random_multilinear(
     """(f A) * (p B) / sqrt(r), an unbiased sketch of the outer product: its inner products are, on average over
     A [d, r] and B [K, r] of independent entries with mean 0 and variance 1, those of f x p (Long et al. 2018,
     section 3.1 and theorem 1). features: [n, d]; probabilities: [n, K]; gives [n, r]."""
-    return (features @ feature_map) * (probabilities @ class_map) / feature_map.shape[1] ** 0.5
+    seen: Tensor = (features @ feature_map) * (probabilities @ class_map)
+    return seen / math.sqrt(feature_map.shape[1])
 
 
 def entropy_weights(probabilities: Tensor) -> Tensor:
@@ -63,9 +65,10 @@ class CdanObjective(Objective):
         exact = width * classes <= self.largest
         judge = discriminator(width * classes if exact else self.random, self.hidden)
         self.own = nn.ModuleDict({"discriminator": judge})
-        # Buffers, so that a resumed training goes on with the same maps.
-        self.own.register_buffer("feature_map", None if exact else torch.randn(width, self.random))
-        self.own.register_buffer("class_map", None if exact else torch.randn(classes, self.random))
+        if not exact:
+            # Buffers, so that a resumed training goes on with the same maps.
+            self.own.register_buffer("feature_map", torch.randn(width, self.random))
+            self.own.register_buffer("class_map", torch.randn(classes, self.random))
         return self.own
 
     def loss(self, network: Network, batch: Batch) -> Losses:
@@ -87,9 +90,10 @@ class CdanObjective(Objective):
 
     def _joint(self, features: Tensor, probabilities: Tensor) -> Tensor:
         assert self.own is not None
-        if self.own.feature_map is None:
+        maps = dict(self.own.named_buffers(recurse=False))
+        if not maps:
             return multilinear(features, probabilities)
-        return random_multilinear(features, probabilities, self.own.feature_map, self.own.class_map)
+        return random_multilinear(features, probabilities, maps["feature_map"], maps["class_map"])
 
 
 class Cdan(TrainedAdapter):

@@ -72,7 +72,10 @@ class Mcc(TrainedAdapter):
         1.0, ge=0, le=1e3, description="of the class confusion, beside the source's cross-entropy"
     )
     temperature: float = Field(
-        2.5, gt=0, le=100, description="softens the probabilities before they are compared; 2 to 3 in the paper"
+        2.5,
+        ge=0.1,
+        le=100,
+        description="softens the probabilities before they are compared; 2 to 3 in the paper",
     )
 
     def objective(self, task: TrainTask) -> MccObjective:

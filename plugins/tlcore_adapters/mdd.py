@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
@@ -50,10 +51,12 @@ class MddObjective(Objective):
     """Cross-entropy on the source plus weight times the negative disparity, for the auxiliary head to minimise.
 
     A gradient reversal lies between the features and the auxiliary head: it looks for the largest disparity, the
-    features for the smallest. The reversal warms up to `peak`, 0.1 in the reference code.
+    features for the smallest. The reversal warms up to `peak`, 0.1 in the reference code. The theory has both heads
+    from one class of functions, so the auxiliary head is linear as the head is (in the reference code both
+    have a hidden layer, of 1,024 units).
     """
 
-    def __init__(self, weight: float, margin: float, hidden: int, peak: float) -> None:
+    def __init__(self, weight: float, margin: float, hidden: int | None, peak: float) -> None:
         self.weight, self.margin, self.hidden, self.peak = weight, margin, hidden, peak
         self.auxiliary: nn.Module | None = None
 
@@ -61,10 +64,13 @@ class MddObjective(Objective):
         from torch import nn
 
         width, classes = setup.network.feature_dim, setup.network.head.out_features
-        layers = [nn.Linear(width, self.hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(self.hidden, classes)]
-        for layer in (layers[0], layers[3]):
+        sizes = (width, classes) if self.hidden is None else (width, self.hidden, classes)
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(sizes):
+            layer = nn.Linear(inputs, outputs)
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+            layers += [nn.ReLU(), nn.Dropout(0.5), layer] if layers else [layer]
         self.auxiliary = nn.Sequential(*layers)
         return self.auxiliary
 
@@ -107,7 +113,12 @@ class Mdd(TrainedAdapter):
     margin: float = Field(
         4.0, gt=0, le=1e3, description="factor gamma of the source's disparity, exp of the margin rho"
     )
-    hidden: int = Field(1024, ge=1, le=8192, description="units of the auxiliary head's hidden layer")
+    hidden: int | None = Field(
+        None,
+        ge=1,
+        le=8192,
+        description="units of a hidden layer in the auxiliary head; none: linear, as the head",
+    )
     reversal: float = Field(0.1, ge=0, le=10, description="largest strength of the gradient reversal")
 
     def objective(self, task: TrainTask) -> MddObjective:

@@ -79,9 +79,9 @@ class SoftNeighbourhoodDensity(Validator):
             rows = rows[np.sort(np.random.default_rng(0).permutation(len(rows))[: self.limit])]
         return soft_neighbourhood_density(rows, self.temperature)
 
-    def bounds(self, outputs: ValidatorOutputs) -> tuple[float, float] | None:
+    def bounds(self, outputs: ValidatorOutputs) -> tuple[float, float]:
         compared = min(len(outputs.target_probabilities), self.limit)
-        return (0.0, math.log(compared - 1)) if compared > 2 else None
+        return 0.0, math.log(max(1, compared - 1))
 
 
 @hookimpl

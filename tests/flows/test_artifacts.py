@@ -12,22 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
 
+from tests.report import adapted
+from tlcore.report.verdicts import NOT_MEASURABLE
 from tlcore.stages.base import StageJob, StageResult
-from tlcore.stages.values import CheckedData, Evaluation
+from tlcore.stages.values import AdaptedModel, CheckedData, Evaluation
 from tlcore.store import Store
 from tlcore.values import (
+    Candidate,
+    Checkpoint,
     Comparison,
     DataReport,
     Interval,
     Metrics,
     Parity,
+    Preprocess,
     Problem,
     Ranked,
     Ranking,
     Ref,
     Value,
 )
-from tlcore_flows import artifacts
+from tlcore_flows import adaptation_artifacts, artifacts
 
 pytestmark = pytest.mark.slow  # a Prefect server
 
@@ -97,6 +102,22 @@ CHECKED = CheckedData(
 )
 
 
+def adapted_model(folder: Path) -> AdaptedModel:
+    whole = adapted.adaptation(folder)
+    entry = whole.tried[1]
+    checkpoint = Checkpoint(
+        candidate=Candidate(name="a", source={}, architecture="a"),
+        classes=adapted.CLASSES,
+        preprocess=Preprocess(height=8, width=8),
+        weights="weights.safetensors",
+        strategy="dann",
+        history=entry.history,
+    )
+    return AdaptedModel(
+        checkpoint=checkpoint, adapted=entry, source_only=whole.source_only, target_images=whole.target_images
+    )
+
+
 @given(st.lists(st.text(), max_size=4))
 def test_a_key_holds_lower_case_letters_digits_and_dashes(parts: list[str]) -> None:
     assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", artifacts.key(*parts))
@@ -108,6 +129,49 @@ def test_names_in_the_data_report_are_no_markup() -> None:
     assert "](" not in text
     assert "cannot \\| be read" in text
     assert "| 2 |" in text
+
+
+def test_an_adapter_stands_beside_source_only_with_three_accuracies_validators_and_estimates(
+    tmp_path: Path,
+) -> None:
+    rows = {row["what"]: (row["source-only"], row["adapter"]) for row in rows_of(adapted_model(tmp_path))}
+    assert rows["target accuracy, label-free choice"] == (0.784, 0.871)
+    assert rows["its 95 % interval"][1] == "0.835 to 0.902"
+    assert rows["target accuracy, last epoch"][1] == 0.852
+    assert rows["target accuracy, oracle, which peeks at the labels"][1] == 0.884
+    assert rows["validator im"] == (1.712, 1.954) and rows["all validators together"] == (0.7678, 0.8548)
+    assert rows["expected target accuracy, lowest"] == (0.81, 0.88)
+    assert "stopped early" not in rows
+
+
+def rows_of(model: AdaptedModel) -> list[dict[str, Any]]:
+    return adaptation_artifacts.adapted_rows(model)
+
+
+def test_without_target_labels_three_rows_say_that_nothing_can_be_measured(tmp_path: Path) -> None:
+    blind = {"accuracy": None, "accuracy_ci": None, "accuracy_last": None, "accuracy_oracle": None}
+    model = adapted_model(tmp_path)
+    stopped = blind | {"stopped": "collapse", "target_only": True}
+    model = model.model_copy(
+        update={
+            "adapted": model.adapted.model_copy(update=stopped),
+            "source_only": model.source_only.model_copy(update=blind),
+        }
+    )
+    rows = rows_of(model)
+    unknown = [row["what"] for row in rows if row["adapter"] == row["source-only"] == NOT_MEASURABLE]
+    assert len(unknown) == 3
+    assert rows[-1] == {"what": "stopped early", "source-only": "", "adapter": "collapse"}
+    assert "not asked: for the target alone" in [row["adapter"] for row in rows]
+
+
+def test_names_in_the_gap_report_are_no_markup(tmp_path: Path) -> None:
+    gap = adapted.gap(tmp_path, ("<b>x</b>", "a | b"))
+    gap = gap.model_copy(update={"notes": ("[a](http://x)",), "duplicate_examples": ("<i>1</i> = 2",)})
+    text = adaptation_artifacts.gap_report(gap)
+    assert "| Proxy A-distance | 1.64 of 2 |" in text
+    assert "<" not in text.replace("\\<", "") and "](" not in text.replace("\\]", "")
+    assert "a \\| b" in text and "**Note:**" in text
 
 
 def published(value: Value, job: StageJob, root: Path) -> list[Any]:
@@ -163,6 +227,26 @@ def test_a_finished_stage_leaves_what_a_person_wants_to_see(
     for artifact in found:
         if artifact.type == "image":
             assert str(artifact.data).startswith("data:image/png;base64,")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_adaptation_leaves_the_gap_the_adapter_and_the_features(store: Path, tmp_path: Path) -> None:
+    whole = adapted.adaptation(tmp_path)
+    assert whole.gap is not None and whole.scatter is not None
+
+    def left(job: StageJob, value: Value) -> set[tuple[str | None, str | None]]:
+        return {(artifact.key, artifact.type) for artifact in published(value, job, store)}
+
+    assert left(StageJob(stage="gap"), whole.gap) == {
+        ("domain-gap", "markdown"), ("domain-gap-classes", "image"), ("domain-gap-examples", "image"),
+    }  # fmt: skip
+    assert left(StageJob(stage="adapt", subject="dann"), adapted_model(tmp_path)) == {
+        ("target-adapt-dann", "table"), ("curves-adapt-dann", "image"), ("validators-adapt-dann", "image"),
+    }  # fmt: skip
+    assert left(StageJob(stage="scatter"), whole.scatter) == {
+        ("features-domain", "image"),
+        ("features-class", "image"),
+    }
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -26,6 +26,21 @@ def test_the_domain_loss_equals_numpy(n: int, m: int, seed: int) -> None:
     )
 
 
+@given(st.integers(1, 20), st.integers(1, 20), st.floats(0.1, 10), st.integers(0, 10_000))
+def test_weights_count_within_their_domain_and_leave_it_one_half(
+    n: int, m: int, scale: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    source, target = rng.normal(0, 3, (n, 1)), rng.normal(0, 3, (m, 1))
+    v, w = rng.uniform(1, 2, n), rng.uniform(1, 2, m)
+    halves = (
+        np.average(np.log1p(np.exp(-source[:, 0])), weights=v),
+        np.average(np.log1p(np.exp(target[:, 0])), weights=w),
+    )
+    values = (torch.from_numpy(x) for x in (source, target, scale * v, w))
+    assert domain_loss(*values).item() == pytest.approx(sum(halves) / 2, rel=1e-9)
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.1, 0.5, 1.0])
 def test_the_reversal_strength_follows_the_published_schedule(progress: float) -> None:
     assert reversal_strength(progress) == pytest.approx(2 / (1 + np.exp(-10 * progress)) - 1)

@@ -1,4 +1,4 @@
-"""A run record as a real run leaves it: digits, five source models, two adapters, twelve mistakes."""
+"""A run record as a real run leaves it: digits, five source models, five adapters, twelve mistakes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tests.report.adapted import adaptation
 from tlcore.evaluation.comparison import compare
 from tlcore.evaluation.metrics import measure
 from tlcore.report.card import render
 from tlcore.values import (
-    Adaptation,
-    Adapted,
     Chosen,
     Comparison,
     DataReport,
@@ -148,50 +147,7 @@ def sample(
             ),
         ),
         "halving": halving(),
-        "adaptation": Adaptation(
-            source_only=Adapted(
-                strategy="source-only",
-                validator_score=1.712,
-                source_validation_accuracy=0.991,
-                accuracy=0.784,
-                accuracy_ci=Interval(low=0.747, high=0.819),
-                accuracy_last=0.784,
-                accuracy_oracle=0.784,
-                predicted_classes=10,
-                seconds=8.1,
-            ),
-            tried=(
-                Adapted(
-                    strategy="coral",
-                    validator_score=1.803,
-                    source_validation_accuracy=0.989,
-                    accuracy=0.823,
-                    accuracy_ci=Interval(low=0.788, high=0.855),
-                    accuracy_last=0.826,
-                    accuracy_oracle=0.835,
-                    predicted_classes=10,
-                    seconds=14.9,
-                    history=history(0.78, 0.82, 10, name="im"),
-                ),
-                Adapted(
-                    strategy="dann",
-                    validator_score=1.954,
-                    source_validation_accuracy=0.986,
-                    accuracy=0.871,
-                    accuracy_ci=Interval(low=0.839, high=0.899),
-                    accuracy_last=0.852,
-                    accuracy_oracle=0.884,
-                    predicted_classes=10,
-                    seconds=19.6,
-                    history=history(0.78, 0.87, 10, name="im"),
-                ),
-            ),
-            kept="dann",
-            validator="im",
-            reason="Kept: its label-free score 1.954 is above source-only's 1.712, its source validation accuracy "
-            "98.6 % is within 5 points of 99.1 %, and it predicts 10 classes (source-only 10).",
-            target_images=797,
-        ),
+        "adaptation": adaptation(folder) if "adaptation" not in changes else None,
         "parity": Parity(
             images=797,
             max_probability_difference=3.4e-6,
@@ -271,19 +227,17 @@ def digit(label: int, rng: np.random.Generator) -> Image.Image:
     return Image.fromarray((image * 15.9).astype(np.uint8))
 
 
-def history(
-    start: float, end: float, epochs: int, *, head: bool = False, name: str = "validation_accuracy"
-) -> tuple[Epoch, ...]:
+def history(start: float, end: float, epochs: int, *, head: bool = False) -> tuple[Epoch, ...]:
     rng = np.random.default_rng(epochs)
     share = 1 - np.exp(-np.arange(1, epochs + 1) / 3)
     values = start + (end - start) * share + rng.normal(0, 0.004, epochs)
-    lines = [Epoch(phase="head", epoch=1, measures={name: start})] if head else []
+    lines = [Epoch(phase="head", epoch=1, measures={"validation_accuracy": start})] if head else []
     lines += [
         Epoch(
             phase="full",
             epoch=i + 1,
             losses={"total": float(1.1 * np.exp(-i / 4) + 0.08)},
-            measures={name: float(v)},
+            measures={"validation_accuracy": float(v)},
             seconds=0.8,
         )
         for i, v in enumerate(values)

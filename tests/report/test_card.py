@@ -3,16 +3,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from tests.report.pages import Page, page
 from tlcore.evaluation.comparison import compare, negative_transfer
 from tlcore.report.card import render
 from tlcore.selection.halving import ACHIEVED
 from tlcore.values import (
-    Adapted,
     Chosen,
     DataReport,
     Interval,
@@ -26,45 +25,6 @@ from tlcore.values import (
 )
 
 Make = Callable[..., RunRecord]
-VOID = {"meta", "img", "br", "path", "use", "rect", "link", "input"}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes, the text, and whether every element is closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.words: list[str] = []
-        self.open: list[str] = []
-        self.misplaced: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in VOID:
-            return
-        if not self.open or self.open.pop() != tag:
-            self.misplaced.append(tag)
-
-    def handle_data(self, data: str) -> None:
-        if not self.open or self.open[-1] != "style":
-            self.words.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.words).replace("\u202f", " ").split())
-
-
-def page(record: RunRecord) -> Page:
-    return Page(render(record))
 
 
 def test_the_card_is_well_formed_and_has_every_section(card: str) -> None:
@@ -173,9 +133,9 @@ def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord
 
 
 def test_mistakes_are_shown_as_pictures(card: str) -> None:
-    shown = [a for tag, a in Page(card).elements if tag == "img"]
+    shown = [a for tag, a in Page(card).elements if tag == "img" and "taken for" in a["alt"]]
     assert len(shown) == 12
-    assert all(a["src"].startswith("data:image/jpeg;base64,") and "taken for" in a["alt"] for a in shown)
+    assert all(a["src"].startswith("data:image/jpeg;base64,") for a in shown)
 
 
 def test_a_missing_picture_is_tolerated_unless_the_record_knows_another_place(make: Make) -> None:
@@ -323,27 +283,6 @@ def test_a_wrong_first_choice_shows_its_regret(record: RunRecord) -> None:
     assert "taking the first by logme gave 12.6 points less than the best (fonts-mobilenetv3)" in text
 
 
-def test_a_failed_adapter_and_an_unlabelled_target_are_shown_as_such(record: RunRecord) -> None:
-    adaptation = record.adaptation
-    assert adaptation is not None
-    blind = {"accuracy": None, "accuracy_ci": None, "accuracy_last": None, "accuracy_oracle": None}
-    failed = Adapted(
-        strategy="mcd", validator_score=float("nan"), source_validation_accuracy=float("nan"), failed="no GPU"
-    )
-    tried = (*(entry.model_copy(update=blind) for entry in adaptation.tried), failed)
-    changed = adaptation.model_copy(
-        update={
-            "source_only": adaptation.source_only.model_copy(update=blind),
-            "tried": tried,
-            "kept": "source-only",
-        }
-    )
-    text = page(record.model_copy(update={"adaptation": changed, "trials": (), "baselines": ()})).text
-    assert "its accuracy is unknown" in text and "Oracle" not in text
-    assert "✗ failed no GPU" in text
-    assert "Kept: source-only." in text
-
-
 def test_many_classes_get_confused_pairs_and_a_summary_instead_of_huge_tables(make: Make) -> None:
     record = make(
         classes=tuple(f"species {i:03d}" for i in range(60)),
@@ -387,7 +326,7 @@ def test_both_colour_schemes_and_print_are_styled(card: str) -> None:
 
 def test_no_colour_of_the_light_palette_is_left_in_a_figure(card: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", card, re.S)
-    assert len(figures) == 8
+    assert len(figures) == 11
     for figure in figures:
         assert not re.findall(r"#[0-9a-fA-F]{6}", figure)
 

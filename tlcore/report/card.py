@@ -20,10 +20,12 @@ from tlcore.evaluation.comparison import (
     negative_transfer,
 )
 from tlcore.report import figures, formatting
-from tlcore.report.choices import adaptation_view, ranking_view, trial_view
+from tlcore.report.adaptation import adaptation_view
+from tlcore.report.choices import ranking_view, trial_view
 from tlcore.report.contents import confusion_view, data_view, mistakes, recalls, timings_view
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
+from tlcore.report.verdicts import NOT_MEASURABLE
 from tlcore.values import RunRecord
 
 __all__ = ["render"]
@@ -101,6 +103,7 @@ def _environment() -> jinja2.Environment:
         environment.filters[name] = getattr(formatting, name)
     environment.filters["baseline"] = lambda name: BASELINES.get(name, name)
     environment.globals["DASH"] = formatting.DASH
+    environment.globals["NOT_MEASURABLE"] = NOT_MEASURABLE
     return environment
 
 

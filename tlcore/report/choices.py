@@ -1,4 +1,4 @@
-"""What the run card shows of the choices: the source model by scores, by a trial; and the adapter."""
+"""What the run card shows of the choice of the source model: by scores, and by a trial."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tlcore.report import figures, ranking_figures
-from tlcore.report.curves import curves
 from tlcore.report.drawing import svg
 from tlcore.report.places import grouped_notes, level_with_best, shortlist_sentence
 from tlcore.selection.agreement import Agreement, agreement
 from tlcore.selection.halving import ACHIEVED, rank_regret
 from tlcore.values import Halving, Ranked, Ranking, Rung, RunRecord
 
-__all__ = ["AdaptationView", "RankingView", "TrialView", "adaptation_view", "ranking_view", "trial_view"]
+__all__ = ["RankingView", "TrialView", "ranking_view", "trial_view"]
 
 _COLUMNS = (
     "panel", "params", "gmacs", "images_per_second", "latency_ms", "onnx_bytes", "prior", "prior_rank", "achieved",
@@ -178,39 +177,4 @@ def trial_view(record: RunRecord) -> TrialView | None:
         first=trial.shortlist[0],
         best=short.best if short else "",
         regret=short.regret if short else None,
-    )
-
-
-@dataclass(frozen=True)
-class AdaptationView:
-    labelled: bool
-    figure: Markup | None
-    curves: Markup | None
-    reason: str
-
-
-def adaptation_view(record: RunRecord) -> AdaptationView | None:
-    """Figures of the adapters and the reason of the choice; None where nothing was adapted."""
-    adaptation = record.adaptation
-    if adaptation is None:
-        return None
-    entries = (adaptation.source_only, *adaptation.tried)
-    labelled = any(entry.accuracy is not None for entry in entries)
-    histories = {entry.strategy: entry.history for entry in adaptation.tried if entry.history}
-    measured = {name for history in histories.values() for line in history for name in line.measures}
-    drawn = None
-    if histories:
-        measure = adaptation.validator if adaptation.validator in measured else None
-        drawn = curves(histories, adaptation.kept, measure=measure, named=True)
-    # the sentence of the rule begins with the verdict, which the card sets in bold itself
-    reason = adaptation.reason.removeprefix("Kept: ").removeprefix("Not kept: ")
-    return AdaptationView(
-        labelled=labelled,
-        figure=Markup(svg(figures.adapters(adaptation), "Target accuracy of each adapter"))
-        if labelled
-        else None,
-        curves=None
-        if drawn is None
-        else Markup(svg(drawn, "Loss and validator score of each adapter by epoch")),
-        reason=reason[:1].upper() + reason[1:],
     )

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 from tlcore.values import (
+    AccuracyEstimates,
     Adaptation,
     Adapted,
     Comparison,
+    DomainGap,
     Halving,
     Interval,
     Metrics,
@@ -152,6 +155,7 @@ def _adaptation(adaptation: Adaptation) -> dict[str, Any]:
         "reason": adaptation.reason,
         "validator": adaptation.validator,
         "target_images": adaptation.target_images,
+        "gap": None if adaptation.gap is None else _gap(adaptation.gap),
         "source_only": _adapted(adaptation.source_only),
         "tried": [_adapted(entry) for entry in adaptation.tried],
     }
@@ -161,14 +165,54 @@ def _adapted(entry: Adapted) -> dict[str, Any]:
     return {
         "strategy": entry.strategy,
         "validator_score": _number(entry.validator_score),
+        "validators": _numbers(entry.validators),
         "source_validation_accuracy": _number(entry.source_validation_accuracy),
         "accuracy": _number(entry.accuracy),
         "accuracy_ci": None if entry.accuracy_ci is None else _interval(entry.accuracy_ci),
         "accuracy_last": _number(entry.accuracy_last),
         "accuracy_oracle": _number(entry.accuracy_oracle),
+        "estimates": None if entry.estimates is None else _estimates(entry.estimates),
         "predicted_classes": entry.predicted_classes,
+        "top_share": _number(entry.top_share),
+        "target_only": entry.target_only,
         "seconds": _number(entry.seconds),
+        "stopped": entry.stopped,
+        "verdict": entry.verdict,
+        "refused": entry.refused,
         "failed": entry.failed,
+    }
+
+
+def _estimates(estimates: AccuracyEstimates) -> dict[str, Any]:
+    return {
+        "atc_confidence": _number(estimates.atc_confidence),
+        "atc_entropy": _number(estimates.atc_entropy),
+        "difference_of_confidences": _number(estimates.difference_of_confidences),
+        "low": _number(estimates.low),
+        "high": _number(estimates.high),
+        "temperature": _number(estimates.temperature),
+    }
+
+
+def _gap(gap: DomainGap) -> dict[str, Any]:
+    return {
+        "label_sets": gap.label_sets,
+        "declared": gap.declared,
+        "missing_classes": list(gap.missing_classes),
+        "new_classes": list(gap.new_classes),
+        "a_distance": _numbers(gap.a_distance),
+        "domain_error": _number(gap.domain_error),
+        "coral": _number(gap.coral),
+        "mmd": _number(gap.mmd),
+        "mmd_p": _number(gap.mmd_p),
+        "source_shares": _numbers(gap.source_shares),
+        "predicted_shares": _numbers(gap.predicted_shares),
+        "label_shares": _numbers(gap.label_shares),
+        "duplicates": gap.duplicates,
+        "duplicate_examples": list(gap.duplicate_examples),
+        "source_examples": list(gap.source_examples),
+        "target_examples": list(gap.target_examples),
+        "notes": list(gap.notes),
     }
 
 
@@ -187,6 +231,10 @@ def _parity(parity: Parity) -> dict[str, Any]:
 
 def _interval(interval: Interval) -> list[float | None]:
     return [_number(interval.low), _number(interval.high)]
+
+
+def _numbers(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
 
 
 def _number(value: float | None) -> float | None:

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 __all__ = [
-    "ACCENT", "FAINT", "INK", "MUTED", "PALETTE", "PAPER", "SECOND", "SOFT", "THIRD",
+    "ACCENT", "FAINT", "HUES", "INK", "MUTED", "PALETTE", "PAPER", "SECOND", "SOFT", "THIRD",
     "axes_style", "data_uri", "new_figure", "plain", "png", "svg",
 ]  # fmt: skip
 
@@ -38,8 +38,17 @@ PALETTE: dict[str, tuple[str, str]] = {
     "accent": (ACCENT, "#6fb6ec"),
     "second": (SECOND, "#f0a255"),
     "third": (THIRD, "#55c8a6"),
+    "violet": ("#7a3fb0", "#c39bf2"),
+    "ochre": ("#b08a00", "#e3cb4e"),
+    "rose": ("#d6568f", "#ff9cc4"),
+    "cyan": ("#1a9fbf", "#3fd3e6"),
+    "brown": ("#6b4330", "#bb937a"),
+    "lime": ("#6f9a1d", "#a9d450"),
+    "crimson": ("#a3152f", "#ff7d82"),
 }
 """CSS variable -> (light, dark)."""
+HUES = (ACCENT, SECOND, *(light for light, _ in list(PALETTE.values())[7:]))
+"""Ten colours for things of one kind, the first told apart best; what comes after them is grey (SOFT)."""
 
 TEXT = 9.5
 """Font size in figure units (1/72 inch; about one CSS pixel on a phone, 1.3 on a desk)."""

@@ -26,6 +26,7 @@ from tlcore.report.drawing import (
     new_figure,
     plain,
 )
+from tlcore.report.verdicts import finished
 from tlcore.values import Adaptation, Comparison, Interval, Metrics, Ranking
 
 __all__ = [
@@ -140,13 +141,24 @@ def confusion_matrix(classes: Sequence[str], confusion: Sequence[Sequence[int]])
 
 
 def adapters(adaptation: Adaptation) -> Figure:
-    """Target test accuracy of source-only and of each adapter: label-free choice, last epoch, oracle apart."""
-    entries = [entry for entry in (adaptation.source_only, *adaptation.tried) if entry.failed is None]
+    """Accuracy on the target of source-only and of each adapter: expected, and by test labels where there are any.
+
+    The band is what calibrated confidences let expect, from the lowest estimate to the highest; on it the label-free
+    choice, the last epoch, and the oracle apart.
+    """
+    entries = [entry for entry in (adaptation.source_only, *adaptation.tried) if finished(entry)]
+    labelled = any(entry.accuracy is not None for entry in entries)
     figure = new_figure(WIDTH, 74 + 27 * len(entries))
     axes = figure.subplots()
     axes_style(axes, grid="x")
     for row, entry in enumerate(entries):
-        colour = ACCENT if entry.strategy == adaptation.kept else INK
+        kept = entry.strategy == adaptation.kept
+        colour = ACCENT if kept else INK
+        if entry.estimates is not None:
+            low, high = entry.estimates.low, entry.estimates.high
+            width = max(high - low, 0.002)  # three that agree are still to be seen
+            axes.add_patch(Rectangle((low, row - 0.3), width, 0.6, facecolor=SOFT, alpha=0.5, linewidth=0))
+            axes.update_datalim([(low, row), (high, row)])
         if entry.accuracy_last is not None:
             axes.plot([entry.accuracy_last], [row], "D", markersize=5.5, color=SOFT, zorder=3)
         if entry.accuracy_oracle is not None:
@@ -154,13 +166,14 @@ def adapters(adaptation: Adaptation) -> Figure:
                 [entry.accuracy_oracle], [row], "|", markersize=13, markeredgewidth=2, color=THIRD, zorder=3
             )
         if entry.accuracy is not None:
-            _dot(
-                axes, row, entry.accuracy, entry.accuracy_ci, colour, filled=entry.strategy == adaptation.kept
-            )
+            _dot(axes, row, entry.accuracy, entry.accuracy_ci, colour, filled=kept)
+    axes.autoscale_view()
     _rows(axes, [entry.strategy for entry in entries])
+    for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
+        label.set_color(ACCENT if entry.strategy == adaptation.kept else INK)
     axes.xaxis.set_major_formatter(_percent)
     axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("accuracy on the target's test images, %")
+    axes.set_xlabel("accuracy on the target, %" if labelled else "expected accuracy on the target, %")
     axes.margins(x=0.05)
     return figure
 

@@ -1,0 +1,32 @@
+"""What is said of an adapter, alike in the card, on the terminal and in a scheduler's artifacts."""
+
+from __future__ import annotations
+
+from tlcore.values import Adaptation, Adapted
+
+__all__ = ["KEPT", "NOT_KEPT", "NOT_MEASURABLE", "finished", "pictured_adapter", "verdict_of"]
+
+NOT_MEASURABLE = "not measurable: target has no labels"
+"""Stands where an accuracy on the target would stand."""
+KEPT, NOT_KEPT = "Kept: ", "Not kept: "
+"""What a verdict begins with."""
+
+
+def finished(entry: Adapted) -> bool:
+    """It was neither refused nor did it fail: it has scores."""
+    return entry.failed is None and entry.refused is None
+
+
+def verdict_of(entry: Adapted, adaptation: Adaptation) -> str:
+    """The rule's sentence on an adapter. Of several that pass, one is kept: of the others it is said that they passed."""
+    if entry.strategy == adaptation.kept or not entry.verdict.startswith(KEPT):
+        return entry.verdict
+    return f"Passed, but {adaptation.kept} has the higher score: {entry.verdict.removeprefix(KEPT)}"
+
+
+def pictured_adapter(adaptation: Adaptation) -> str:
+    """Whose features stand under "after": those of the kept adapter, else of the one with the highest score."""
+    entries = [entry for entry in adaptation.tried if finished(entry)]
+    if adaptation.kept in {entry.strategy for entry in entries}:
+        return adaptation.kept
+    return max(entries, key=lambda entry: entry.validator_score).strategy if entries else ""
