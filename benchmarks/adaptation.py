@@ -85,7 +85,7 @@ class Bench(Chain):
             **{f"validator-{i}": ("validator", name, {}) for i, name in enumerate(VALIDATORS)},
         }
         ref = self.stage(
-            "adapt", f"{adapter} on {pair.name}", inputs=places, strategies=strategies, seed=seed, threads=2,
+            "adapt", f"{adapter} on {pair.name}", inputs=places, strategies=strategies, seed=seed,
             options={"source_floor": 0.05, "max_images": 1000, "label_sets": "closed", "gmacs": candidate.gmacs},
         )  # fmt: skip
         found = self.store.read(ref, AdaptedModel)
@@ -98,8 +98,8 @@ class Bench(Chain):
             "gate": "kept" if kept else "refused", "seconds": f"{adapted.seconds:.1f}",
             "target_test": self.tested(places), "stopped": adapted.stopped,
             "evidence": json.dumps(
-                {"before": self.witnesses(places, candidate, places["model"], seed),
-                 "after": self.witnesses(places, candidate, (ref,), seed),
+                {"before": self.witnesses(places, candidate, places["model"], seed, same_backbone=True),
+                 "after": self.witnesses(places, candidate, (ref,), seed, same_backbone=mode in {"head", "closed"}),
                  "estimates": [x.estimates.model_dump() for x in (found.source_only, adapted) if x.estimates],
                  "source": [found.source_only.source_validation_accuracy, adapted.source_validation_accuracy],
                  "share": [found.source_only.top_share, adapted.top_share],
@@ -135,7 +135,7 @@ class Bench(Chain):
         places: dict[str, Any] = {"data": (data,), "pixels": (pixels,)}
         name, options = pair.tuner
         model = self.stage(
-            "train", f"source only of {pair.name}", inputs=places, seed=seed, threads=2,
+            "train", f"source only of {pair.name}", inputs=places, seed=seed,
             options={"candidate": candidate.recipe(), "pretrained": True},
             strategies={"source": self.source(candidate), "tuner": ("tuner", name, options)},
         )  # fmt: skip
@@ -163,14 +163,16 @@ class Bench(Chain):
         table = load_table(self.store.folder(data), self.store.read(data, CheckedData))
         return len(rows_of(table, "test", TARGET, labelled=True))
 
-    def witnesses(self, places: dict[str, Any], candidate: Any, model: Any, seed: int) -> dict[str, float]:
+    def witnesses(
+        self, places: dict[str, Any], candidate: Any, model: Any, seed: int, *, same_backbone: bool
+    ) -> dict[str, float]:
         """Every validator's score of a trained network, whoever chose the checkpoint."""
         from tlcore.protocols import ValidatorOutputs
         from tlcore.stages.base import Choice, StageContext, StageJob, no_progress
         from tlcore.stages.networks import load_network
         from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
         from tlcore.stages.values import AdaptedModel, CheckedData, Trained
-        from tlcore.training.predict import predict
+        from tlcore.training.predict import predict, predict_features
 
         kind = AdaptedModel if model[0].stage == "adapt" else Trained
         choice = dict(zip(("kind", "name", "options"), self.source(candidate), strict=True))
@@ -184,9 +186,16 @@ class Bench(Chain):
         table = load_table(context.folder("data"), context.read("data", CheckedData))
         checkpoint = context.read("model", kind).checkpoint
         network = load_network(context, "model", checkpoint)
-        pixels = pixels_for(context, checkpoint.preprocess)
         source, target = rows_of(table, "val", labelled=True), target_sample(table, 1000, seed)
-        features, p = predict(network, pixels, np.concatenate([source, target]), checkpoint.preprocess)
+        rows = np.concatenate([source, target])
+        if same_backbone:
+            features, p = predict_features(
+                network, np.load(context.folder("embedded") / "features.npy", mmap_mode="r")[rows]
+            )
+        else:
+            features, p = predict(
+                network, pixels_for(context, checkpoint.preprocess), rows, checkpoint.preprocess
+            )
         n = len(source)
         outputs = ValidatorOutputs(
             target_probabilities=p[n:].astype(np.float64), source_probabilities=p[:n].astype(np.float64),

@@ -7,7 +7,7 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
-from tlcore.report import adaptation_figures
+from tlcore.report import adaptation_figures, gap_figures
 from tlcore.report.curves import curves
 from tlcore.report.drawing import data_uri
 from tlcore.report.formatting import percent
@@ -32,8 +32,8 @@ def _gap(job: StageJob, ref: Ref, store: Store) -> None:
 
     gap = store.read(ref, DomainGap)
     create_markdown_artifact(gap_report(gap), key="domain-gap")
-    _image(adaptation_figures.class_balance(gap), "domain-gap-classes", "share of each class in both domains")
-    _image(adaptation_figures.examples(gap), "domain-gap-examples", "images of the source above the target's")
+    _image(gap_figures.class_balance(gap), "domain-gap-classes", "share of each class in both domains")
+    _image(gap_figures.examples(gap), "domain-gap-examples", "images of the source above the target's")
 
 
 def gap_report(gap: DomainGap) -> str:

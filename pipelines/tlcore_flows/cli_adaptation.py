@@ -11,7 +11,7 @@ from rich.text import Text
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
 from tlcore.report.formatting import DASH
 from tlcore.report.gap import gap_line
-from tlcore.report.verdicts import NOT_MEASURABLE, finished, verdict_of
+from tlcore.report.verdicts import NOT_MEASURABLE, finished, shown_entries, verdict_of
 from tlcore_flows.cli_console import percent, table
 
 if TYPE_CHECKING:
@@ -22,8 +22,7 @@ __all__ = ["print_adaptation"]
 
 def print_adaptation(out: Console, adaptation: Adaptation) -> None:
     """Names come from strangers: a Text is shown as it is, brackets are no markup."""
-    entries = (adaptation.source_only, *adaptation.tried)
-    shown = [entry for entry in entries if finished(entry)]
+    shown = [entry for entry in shown_entries(adaptation) if finished(entry)]
     labelled = any(entry.accuracy is not None for entry in shown)
     estimated = any(entry.estimates is not None for entry in shown)
     out.print()

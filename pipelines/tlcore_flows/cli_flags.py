@@ -135,6 +135,7 @@ FLAGS: tuple[Flag, ...] = (
         "--adapt", "adapt.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False, more='"none": none'
     ),
     Flag("--validator", "adapt.validators", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),
+    Flag("--target-sample", "adapt.max_images", TRAINING, "N", int, rank=False),
     Flag("--label-sets", "adapt.label_sets", TRAINING, "HOW", rank=False),
     Flag("--source-floor", "adapt.source_floor", TRAINING, "SHARE", float, rank=False),
     Flag("--bootstrap", "evaluation.replicates", RESULT, "N", int, rank=False),

@@ -30,7 +30,8 @@ def chosen(config: RunConfig) -> Iterator[tuple[str, str, StrategyChoice]]:
     if config.data.target is not None:
         for adapter in config.adapt.strategies:
             yield "adapt.try", "adapter", adapter
-        yield "adapt.validator", "validator", config.adapt.validator
+        for choice in config.adapt.validators:
+            yield "adapt.validators", "validator", choice
     yield "evaluation.scratch", "tuner", config.evaluation.scratch
     yield "export.exporter", "exporter", config.export.exporter
 

@@ -117,7 +117,8 @@ class AdaBn(Adapter):
     """The cheapest adapter: one pass over the target's images, no gradient, no source image.
 
     Whole images pass through the backbone; there is no form of it on cached features. The network that it leaves
-    is for the target: on source images its statistics are wrong.
+    is for the target: on source images its statistics are wrong. It pays where batch norm learnt the source, as in full
+    fine-tuning; under a head on a frozen backbone it is the pretraining's statistics that go, and the head may miss them.
     """
 
     card: ClassVar[Card] = Card(

@@ -36,10 +36,32 @@ def test_classes_are_sorted_and_encode_labels() -> None:
     assert data.table["domain"].unique().to_list() == ["source"]
 
 
-def test_one_dataset_alone_keeps_its_target_rows_and_other_domains_become_source() -> None:
-    data = combine(dataset("d", ["a", "b", None, "a"], ["photo", "source", "Target", "target"]))
+def test_one_dataset_alone_keeps_its_target_rows_and_a_single_other_domain_becomes_source() -> None:
+    data = combine(dataset("d", ["a", "b", None, "a"], ["photo", "photo", "Target", "target"]))
     assert data.table["domain"].to_list() == ["source", "source", "target", "target"]
-    assert data.classes == ("a", "b")
+    assert data.classes == ("a", "b") and data.source_domains == ("source",)
+
+
+def test_several_labelled_domains_keep_their_names() -> None:
+    data = combine(dataset("d", ["a", "b", None, "a"], ["photo", " art ", "Target", "photo"]))
+    assert data.table["domain"].to_list() == ["photo", "art", "target", "photo"]
+    assert data.source_domains == ("art", "photo")
+    assert data.rows(domain="source").height == 3 and data.rows(domain="photo").height == 2
+
+
+def test_any_domain_of_a_table_can_be_the_target() -> None:
+    rows = dataset("d", ["a", "b", None, "a"], ["photo", "art", "Sketch", "photo"])
+    data = combine(rows, target_domain="sketch")
+    assert data.table["domain"].to_list() == ["photo", "art", "target", "photo"]
+    with pytest.raises(UserError, match='no image has the domain "clipart"') as caught:
+        combine(rows, target_domain="clipart")
+    assert caught.value.choices == ("Sketch", "art", "photo")
+
+
+def test_labels_of_new_classes_are_dropped_where_that_is_said() -> None:
+    rows = dataset("d", ["ant", "bee", "wasp", "ant"], ["source", "source", "target", "target"])
+    data = combine(rows, new_classes=True)
+    assert data.table["label"].to_list() == ["ant", "bee", None, "ant"] and data.classes == ("ant", "bee")
 
 
 def test_the_rows_of_a_target_get_its_domain_and_ids_of_their_own() -> None:

@@ -15,13 +15,14 @@ from rich.console import Console
 from tests.report import adapted
 from tests.report.adapted import adaptation
 from tests.report.pages import Page
+from tlcore.evaluation import comparison
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
-from tlcore.report import adaptation_figures, figures
+from tlcore.report import adaptation_figures, figures, gap_figures
 from tlcore.report.card import render
 from tlcore.report.document import RUN_SCHEMA, run_document
 from tlcore.report.drawing import HUES, SOFT, png, svg
 from tlcore.report.gap import balance_classes, gap_line, gap_measures, label_sets_sentence
-from tlcore.report.verdicts import NOT_MEASURABLE, pictured_adapter, verdict_of
+from tlcore.report.verdicts import NOT_MEASURABLE, SOURCE_ONLY, pictured_adapter, verdict_of
 from tlcore.values import Adaptation, Adapted, DomainGap, Epoch, Point, RunRecord, Scatter
 from tlcore_flows.cli_adaptation import print_adaptation
 
@@ -129,6 +130,19 @@ def test_an_adapter_that_passed_beside_the_kept_one_is_not_said_to_be_kept(full:
     assert verdict_of(coral, full) == "Passed, but dann has the higher score: im 1.803 above 1.712."
     assert verdict_of(full.tried[1], full) == full.tried[1].verdict
     assert verdict_of(full.tried[2], full) == full.tried[2].verdict
+
+
+def test_source_only_has_its_name_where_the_record_has_that_of_its_tuner(
+    record: RunRecord, full: Adaptation
+) -> None:
+    base = full.source_only.model_copy(update={"strategy": "lp-ft"})
+    changed = full.model_copy(update={"source_only": base, "kept": SOURCE_ONLY})
+    shown = section(record, changed)
+    assert "source-only kept lp-ft 0.768" in shown.text
+    assert [a["class"] for tag, a in shown.elements if tag == "p" and "note" in a.get("class", "")][
+        0
+    ] == "note warn"
+    assert "source-only (kept)" in printed(changed) and SOURCE_ONLY == comparison.SOURCE_ONLY
 
 
 def test_a_network_for_the_target_alone_has_no_source_accuracy(record: RunRecord, full: Adaptation) -> None:
@@ -285,8 +299,8 @@ def test_figures_are_drawn_for_any_number_of_classes(k: int, tmp_path: Path) -> 
     made = adaptation(tmp_path, names)
     assert made.gap is not None and made.scatter is not None
     drawn = [
-        adaptation_figures.class_balance(made.gap),
-        adaptation_figures.examples(made.gap),
+        gap_figures.class_balance(made.gap),
+        gap_figures.examples(made.gap),
         adaptation_figures.validators_over_time(made),
         adaptation_figures.scatter(made.scatter, "domain"),
         adaptation_figures.scatter(made.scatter, "class"),
@@ -298,8 +312,8 @@ def test_figures_are_drawn_for_any_number_of_classes(k: int, tmp_path: Path) -> 
 
 
 def test_where_there_is_nothing_to_draw_there_is_no_figure(full: Adaptation) -> None:
-    assert adaptation_figures.class_balance(gap()) is None
-    assert adaptation_figures.examples(gap(source_examples=("/nowhere.png",))) is None
+    assert gap_figures.class_balance(gap()) is None
+    assert gap_figures.examples(gap(source_examples=("/nowhere.png",))) is None
     assert adaptation_figures.scatter(Scatter(before=(), after=()), "class") is None
     assert adaptation_figures.validators_over_time(full.model_copy(update={"tried": full.tried[3:]})) is None
 
@@ -405,14 +419,14 @@ def test_documents_of_every_adaptation_follow_the_schema(
 # the terminal
 
 
-def shown(whole: Adaptation, width: int = 200) -> str:
+def printed(whole: Adaptation, width: int = 200) -> str:
     out = io.StringIO()
     print_adaptation(Console(file=out, width=width, highlight=False), whole)
     return out.getvalue()
 
 
 def test_the_terminal_has_the_gap_the_table_and_every_verdict(full: Adaptation) -> None:
-    text = shown(full)
+    text = printed(full)
     words = " ".join(text.split())
     assert "gap: proxy A-distance 1.64 of 2 (clearly apart), label sets closed (assumed)" in words
     assert "adapter score target accuracy last oracle expected" in words
@@ -425,14 +439,14 @@ def test_the_terminal_has_the_gap_the_table_and_every_verdict(full: Adaptation) 
 
 
 def test_without_labels_the_terminal_says_so_once_and_has_no_empty_column(full: Adaptation) -> None:
-    text = shown(unlabelled(full))
+    text = printed(unlabelled(full))
     assert text.count(NOT_MEASURABLE) == 1
     assert "oracle" not in text and "–\n" not in text and "88–93 %" in text
 
 
 @pytest.mark.parametrize("width", [80, 100])
 def test_the_terminal_keeps_its_width(full: Adaptation, width: int) -> None:
-    assert max(map(len, shown(full, width).splitlines())) <= width
+    assert max(map(len, printed(full, width).splitlines())) <= width
 
 
 def test_markup_of_strangers_is_no_markup_on_the_terminal(full: Adaptation) -> None:
@@ -441,7 +455,7 @@ def test_markup_of_strangers_is_no_markup_on_the_terminal(full: Adaptation) -> N
         update={"notes": ("[red]note[/red]",), "a_distance": {"[bold]a": 1.0, "b": 0.1}}
     )
     entry = full.tried[0].model_copy(update={"strategy": "[red]x", "verdict": "[/red] y"})
-    text = shown(full.model_copy(update={"gap": known, "tried": (entry,)}))
+    text = printed(full.model_copy(update={"gap": known, "tried": (entry,)}))
     for name in ("[red]note[/red]", "[bold]a 1.00", "[red]x", "[/red] y"):
         assert name in text
 
@@ -452,5 +466,5 @@ def test_a_record_of_old_is_printed_with_its_reason(full: Adaptation) -> None:
     old = full.model_copy(
         update={"source_only": base, "tried": (entry,), "gap": None, "kept": "coral", "reason": "Kept: so."}
     )
-    text = shown(old)
+    text = printed(old)
     assert "Kept: so." in text and "gap:" not in text and "expected" not in text

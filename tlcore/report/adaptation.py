@@ -9,11 +9,19 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
-from tlcore.report import adaptation_figures, figures
+from tlcore.report import adaptation_figures, figures, gap_figures
 from tlcore.report.drawing import svg
 from tlcore.report.gap import SHOWN_CLASSES, Measure, gap_measures
 from tlcore.report.thumbnails import thumbnail
-from tlcore.report.verdicts import KEPT, NOT_KEPT, finished, pictured_adapter, verdict_of
+from tlcore.report.verdicts import (
+    KEPT,
+    NOT_KEPT,
+    SOURCE_ONLY,
+    finished,
+    pictured_adapter,
+    shown_entries,
+    verdict_of,
+)
 from tlcore.values import Adaptation, Adapted, DomainGap, RunRecord
 
 __all__ = ["AdaptationView", "GapView", "adaptation_view"]
@@ -59,6 +67,7 @@ class Row:
 class AdaptationView:
     gap: GapView | None
     reason: str
+    source_only_kept: bool
     rows: list[Row]
     beside: list[str]
     validators: list[str]
@@ -78,7 +87,7 @@ def adaptation_view(record: RunRecord) -> AdaptationView | None:
     adaptation = record.adaptation
     if adaptation is None:
         return None
-    entries = (adaptation.source_only, *adaptation.tried)
+    entries = shown_entries(adaptation)
     labelled = any(entry.accuracy is not None for entry in entries)
     estimated = [entry for entry in entries if entry.estimates is not None]
     names = list(adaptation.source_only.validators)
@@ -90,6 +99,7 @@ def adaptation_view(record: RunRecord) -> AdaptationView | None:
     return AdaptationView(
         gap=None if adaptation.gap is None else _gap(adaptation.gap),
         reason=_reason(adaptation),
+        source_only_kept=adaptation.kept == SOURCE_ONLY,
         rows=[_row(entry, adaptation) for entry in entries],
         beside=names if 1 < len(names) <= FEW_VALIDATORS else [],
         validators=names if len(names) > FEW_VALIDATORS else [],
@@ -113,7 +123,7 @@ def _gap(gap: DomainGap) -> GapView:
     return GapView(
         measures=gap_measures(gap),
         notes=gap.notes,
-        balance=_inline(adaptation_figures.class_balance(gap), "Share of each class in source and target"),
+        balance=_inline(gap_figures.class_balance(gap), "Share of each class in source and target"),
         classes=min(classes, SHOWN_CLASSES),
         all_classes=classes,
         examples=[

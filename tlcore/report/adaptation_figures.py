@@ -1,4 +1,4 @@
-"""Figures of an adaptation: class balance and pictures of both domains, validators over time, features in the plane."""
+"""Figures of an adaptation: validators over time, and the features in the plane before and after."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -23,16 +22,15 @@ from tlcore.report.drawing import (
     SECOND,
     SOFT,
     TEXT,
-    THIRD,
     axes_style,
+    legend,
+    mark,
     new_figure,
     plain,
 )
-from tlcore.report.gap import balance_classes
-from tlcore.report.thumbnails import picture
-from tlcore.values import TARGET, Adaptation, Adapted, DomainGap, Epoch, Point, Scatter
+from tlcore.values import TARGET, Adaptation, Adapted, Epoch, Point, Scatter
 
-__all__ = ["class_balance", "examples", "scatter", "validators_over_time"]
+__all__ = ["scatter", "validators_over_time"]
 
 HALF, WHOLE = 400.0, 760.0
 """Units of a figure that takes half the page, and of one that takes all of it."""
@@ -42,58 +40,6 @@ PEEK = "target_test_accuracy"
 """Measure of an epoch that nothing is chosen by."""
 _DOTTED = (0, (1, 2))
 _percent = FuncFormatter(lambda value, _: f"{100 * value:g}")
-
-
-def class_balance(gap: DomainGap) -> Figure | None:
-    """Share of each class: in the source, in the target as source-only predicts it, and by the target's test labels.
-
-    Of many classes those whose shares differ most (`balance_classes`). None where nothing was counted.
-    """
-    names = balance_classes(gap)
-    series = [
-        ("source", gap.source_shares, SOFT),
-        ("target, as predicted", gap.predicted_shares, ACCENT),
-        ("target, test labels", gap.label_shares, THIRD),
-    ]
-    series = [one for one in series if one[1]]
-    if not names or not series:
-        return None
-    thick = 0.8 / len(series)
-    figure = new_figure(HALF, 40 + (6 + 8 * len(series)) * len(names))
-    axes = figure.subplots()
-    axes_style(axes, grid="x")
-    rows = np.arange(len(names))
-    for place, (_, shares, colour) in enumerate(series):
-        values = [shares.get(name, 0.0) for name in names]
-        axes.barh(rows + (place + 0.5) * thick - 0.4, values, thick * 0.86, color=colour, linewidth=0)
-    axes.set_yticks(rows, [plain(name, 24) for name in names])
-    for label in axes.get_yticklabels():
-        label.set_color(INK)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.spines["left"].set_visible(False)
-    axes.xaxis.set_major_formatter(_percent)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.set_xlabel("share of the images, %")
-    _legend(figure, [(name, _mark("s", colour)) for name, _, colour in series])
-    return figure
-
-
-def examples(gap: DomainGap) -> Figure | None:
-    """Pictures of the source above pictures of the target; None where no file can be read any more."""
-    found = [[picture(uri) for uri in uris] for uris in (gap.source_examples, gap.target_examples)]
-    shown = [[one for one in row if one is not None] for row in found]
-    columns = max(map(len, shown))
-    if not columns:
-        return None
-    figure = new_figure(WHOLE, 2 * (WHOLE / max(columns, 4)) + 30)
-    grid = figure.subplots(2, columns, squeeze=False)
-    for name, pictures, row in zip(("source", "target"), shown, grid, strict=True):
-        for axes in row:
-            axes.set_axis_off()
-        for axes, image in zip(row, pictures, strict=False):
-            axes.imshow(np.asarray(image))
-        row[0].set_title(name, loc="left", color=INK, fontsize=TEXT + 1)
-    return figure
 
 
 def validators_over_time(adaptation: Adaptation) -> Figure | None:
@@ -136,10 +82,10 @@ def validators_over_time(adaptation: Adaptation) -> Figure | None:
         (entry.strategy, Line2D([], [], color=colours[entry.strategy], linewidth=2.4)) for entry in tried
     ]
     marks.append(("source-only", Line2D([], [], color=INK, linewidth=1.2, linestyle=_DOTTED)))
-    marks.append(("chosen checkpoint", _mark("o", MUTED)))
+    marks.append(("chosen checkpoint", mark("o", MUTED)))
     if any(entry.stopped for entry in tried):
-        marks.append(("stopped early", _mark("X", MUTED)))
-    _legend(figure, marks)
+        marks.append(("stopped early", mark("X", MUTED)))
+    legend(figure, marks)
     return figure
 
 
@@ -178,10 +124,10 @@ def scatter(pictured: Scatter, by: Literal["domain", "class"]) -> Figure | None:
                 [p.x for p in group], [p.y for p in group], "^" if target and by == "class" else "o", color=shade,
                 markersize=4.2 if target and by == "class" else 3.4, markeredgewidth=0, alpha=0.75,
             )  # fmt: skip
-    marks = [(name, _mark("o", shade)) for name, shade in colours.items()]
+    marks = [(name, mark("o", shade)) for name, shade in colours.items()]
     if any(colour(point) == SOFT for point in points):
-        marks.append(("others", _mark("o", SOFT)))
-    _legend(figure, marks)
+        marks.append(("others", mark("o", SOFT)))
+    legend(figure, marks)
     return figure
 
 
@@ -279,25 +225,8 @@ def _class_colours(points: Sequence[Point]) -> dict[str, str]:
     return dict(zip(sorted(frequent), HUES, strict=False))
 
 
-def _mark(shape: str, colour: str) -> Line2D:
-    return Line2D([], [], linestyle="none", marker=shape, color=colour, markersize=6.5, markeredgewidth=0)
-
-
 def _roomy(figure: Figure) -> None:
     """Room between rows of axes, so that a title does not touch the numbers above it."""
     engine = figure.get_layout_engine()
     if isinstance(engine, ConstrainedLayoutEngine):
         engine.set(hspace=0.1, wspace=0.05)
-
-
-def _legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
-    """Below the figure, which grows by it; in as many columns as its width has room for."""
-    names = [plain(name) for name, _ in entries]
-    width, height = (inches * 72 for inches in figure.get_size_inches())
-    wide = [30 + 5.6 * len(name) for name in names]
-    columns = len(names) if sum(wide) <= width else max(1, int(width // max(wide)))
-    figure.set_figheight((height + 6 + 14 * math.ceil(len(names) / columns)) / 72)
-    figure.legend(
-        [mark for _, mark in entries], names, loc="outside lower center", ncols=columns, frameon=False,
-        fontsize=TEXT, labelcolor=MUTED, handlelength=1.3, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2,
-    )  # fmt: skip

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 import re
 import threading
+from collections.abc import Sequence
 from html import escape
 from itertools import count
 
@@ -19,10 +21,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 __all__ = [
     "ACCENT", "FAINT", "HUES", "INK", "MUTED", "PALETTE", "PAPER", "SECOND", "SOFT", "THIRD",
-    "axes_style", "data_uri", "new_figure", "plain", "png", "svg",
+    "axes_style", "data_uri", "legend", "mark", "new_figure", "plain", "png", "svg",
 ]  # fmt: skip
 
 INK, MUTED, FAINT, PAPER = "#1b2530", "#5c6873", "#dde3e8", "#fdfdfc"
@@ -91,6 +94,24 @@ def plain(text: str, limit: int = 22) -> str:
         head = (limit - 1) * 2 // 3
         clean = f"{clean[:head]}…{clean[-(limit - 1 - head) :]}"
     return clean.replace("$", r"\$")
+
+
+def mark(shape: str, colour: str) -> Line2D:
+    """A marker for a legend."""
+    return Line2D([], [], linestyle="none", marker=shape, color=colour, markersize=6.5, markeredgewidth=0)
+
+
+def legend(figure: Figure, entries: Sequence[tuple[str, Line2D]]) -> None:
+    """Below the figure, which grows by it; in as many columns as its width has room for."""
+    names = [plain(name) for name, _ in entries]
+    width, height = (inches * _POINTS for inches in figure.get_size_inches())
+    wide = [30 + 5.6 * len(name) for name in names]
+    columns = len(names) if sum(wide) <= width else max(1, int(width // max(wide)))
+    figure.set_figheight((height + 6 + 14 * math.ceil(len(names) / columns)) / _POINTS)
+    figure.legend(
+        [mark for _, mark in entries], names, loc="outside lower center", ncols=columns, frameon=False,
+        fontsize=TEXT, labelcolor=MUTED, handlelength=1.3, columnspacing=1.2, handletextpad=0.5, borderaxespad=0.2,
+    )  # fmt: skip
 
 
 def svg(figure: Figure, label: str) -> str:

@@ -26,7 +26,7 @@ from tlcore.report.drawing import (
     new_figure,
     plain,
 )
-from tlcore.report.verdicts import finished
+from tlcore.report.verdicts import finished, shown_entries
 from tlcore.values import Adaptation, Comparison, Interval, Metrics, Ranking
 
 __all__ = [
@@ -146,7 +146,7 @@ def adapters(adaptation: Adaptation) -> Figure:
     The band is what calibrated confidences let expect, from the lowest estimate to the highest; on it the label-free
     choice, the last epoch, and the oracle apart.
     """
-    entries = [entry for entry in (adaptation.source_only, *adaptation.tried) if finished(entry)]
+    entries = [entry for entry in shown_entries(adaptation) if finished(entry)]
     labelled = any(entry.accuracy is not None for entry in entries)
     figure = new_figure(WIDTH, 74 + 27 * len(entries))
     axes = figure.subplots()

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from tlcore.values import Adaptation, Adapted
 
-__all__ = ["KEPT", "NOT_KEPT", "NOT_MEASURABLE", "finished", "pictured_adapter", "verdict_of"]
+__all__ = [
+    "KEPT", "NOT_KEPT", "NOT_MEASURABLE", "SOURCE_ONLY", "finished", "pictured_adapter", "shown_entries", "verdict_of",
+]  # fmt: skip
 
 NOT_MEASURABLE = "not measurable: target has no labels"
 """Stands where an accuracy on the target would stand."""
+SOURCE_ONLY = "source-only"
+"""That of tlcore.evaluation.comparison, without the second that scikit-learn takes to import."""
 KEPT, NOT_KEPT = "Kept: ", "Not kept: "
 """What a verdict begins with."""
+
+
+def shown_entries(adaptation: Adaptation) -> tuple[Adapted, ...]:
+    """Source-only under that name, where its record has the name of its tuner, and then every adapter."""
+    return adaptation.source_only.model_copy(update={"strategy": SOURCE_ONLY}), *adaptation.tried
 
 
 def finished(entry: Adapted) -> bool:

@@ -62,8 +62,11 @@ def adapt(context: StageContext) -> AdaptedModel:
     asked = "target-only" not in adapter.card.traits
     floor = before.source_validation_accuracy - context.option("source_floor") if asked else -math.inf
 
+    # By an untouched backbone nothing needs to be computed again from pixels.
+    known = features if plan.keeps_backbone else None
+
     def measure(network: Network) -> Measured:
-        seen = watch.look(network, features if plan.keeps_backbone else None)
+        seen = watch.look(network, known)
         accuracy = seen.adapted.source_validation_accuracy
         shown = {"source_validation_accuracy": accuracy, "validators": seen.adapted.validator_score}
         shown |= seen.adapted.validators
@@ -82,7 +85,7 @@ def adapt(context: StageContext) -> AdaptedModel:
         features={"source": features[rows], "target": features[target_rows]}, progress=context.progress,
     )  # fmt: skip
     result = run_plan(job)
-    after = watch.look(network, features if plan.keeps_backbone else None, estimates=True).adapted
+    after = watch.look(network, known, estimates=True).adapted
     peeks = [line.measures[_PEEK] for line in result.history if _PEEK in line.measures]
     adapted = after.model_copy(
         update={
@@ -99,7 +102,7 @@ def adapt(context: StageContext) -> AdaptedModel:
     checkpoint = checkpoint_of(
         base.candidate, dataset, adapter.card.name, result, chosen_by, plan.bottleneck or base.bottleneck
     )
-    keep(context, dataset, network, pixels, base.preprocess)
+    keep(context, dataset, network, pixels, base.preprocess, known)
     return AdaptedModel(
         checkpoint=checkpoint, adapted=adapted, source_only=before.model_copy(update={"strategy": base.strategy}),
         target_images=len(target_rows),

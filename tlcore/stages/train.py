@@ -21,7 +21,7 @@ from tlcore.stages.values import FLOAT32_ENGINES, CheckedData, FeatureFiles, Tra
 from tlcore.training.job import Measured, TrainJob, TrainResult
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
-from tlcore.training.predict import predict
+from tlcore.training.predict import predict, predict_features
 from tlcore.training.streams import StreamData
 from tlcore.values import SOURCE, TARGET, Bottleneck, Candidate, Checkpoint, Dataset, Preprocess
 
@@ -114,11 +114,18 @@ def keep(
     network: Network,
     pixels: NDArray[np.uint8],
     preprocess: Preprocess,
+    embedded: NDArray[np.float32] | None = None,
 ) -> None:
-    """Weights, and the predictions that later stages measure."""
+    """Weights, and the predictions that later stages measure.
+
+    embedded: the features of all rows of the table by this very backbone, where they are known.
+    """
     save_weights(context.work.folder, network)
     rows = np.concatenate(
         [rows_of(dataset, split, domain) for domain in (SOURCE, TARGET) for split in ("val", "test")]
     )
-    _, probabilities = predict(network, pixels, rows, preprocess, device=context.job.device)
+    if embedded is None:
+        _, probabilities = predict(network, pixels, rows, preprocess, device=context.job.device)
+    else:
+        _, probabilities = predict_features(network, embedded[rows], device=context.job.device)
     save_predictions(context.work.folder, rows, probabilities)
