@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -72,20 +73,41 @@ def test_from_a_folder_to_predictions_and_all_from_the_cache_the_second_time(
         json.loads(record.read_text())  # JSON, never a pickle
 
 
+ADAPTERS = ("--adapt", "coral:steps=6,checkpoints=2", "--adapt", "dann:steps=400,checkpoints=4,train=all")
+
+
 def test_adaptation_is_judged_and_the_target_is_what_is_measured(
     command: Callable[..., Command], photos: Path, target: Path, zoo: Path
 ) -> None:
     done = command().json(
-        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, "--adapt", "coral:epochs=1",
-        "--adapt", "dann:epochs=1",
+        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, *ADAPTERS[:2], "--adapt",
+        "coral-align",
     )  # fmt: skip
     adaptation = done["adaptation"]
-    assert [entry["strategy"] for entry in adaptation["tried"]] == ["coral", "dann"]
-    assert adaptation["kept"] in {"source-only", "coral", "dann"} and adaptation["reason"]
+    assert [entry["strategy"] for entry in adaptation["tried"]] == ["coral", "coral-align"]
+    assert adaptation["kept"] in {"source-only", "coral", "coral-align"} and adaptation["reason"]
+    first = adaptation["tried"][0]
+    assert adaptation["source_only"]["accuracy"] is not None and first["accuracy_oracle"] is not None
     assert (
-        adaptation["source_only"]["accuracy"] is not None
-        and adaptation["tried"][0]["accuracy_oracle"] is not None
+        set(first["validators"]) == {"im", "bnm"} and first["estimates"]["low"] <= first["estimates"]["high"]
     )
+    assert adaptation["gap"]["label_sets"] == "closed" and adaptation["gap"]["a_distance"]
+
+
+def test_adapters_that_are_not_sound_for_the_target_are_refused_by_name(
+    command: Callable[..., Command], photos: Path, target: Path, zoo: Path
+) -> None:
+    shutil.rmtree(target / "cat")
+    done = command().json(
+        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, *ADAPTERS, "--adapt",
+        "mcc:steps=6,checkpoints=2", "--target-class", "ant", "--target-class", "bee",
+    )  # fmt: skip
+    adaptation = done["adaptation"]
+    tried = {entry["strategy"]: entry for entry in adaptation["tried"]}
+    assert tried["mcc"]["refused"] is None and tried["mcc"]["accuracy"] is not None
+    assert all("not sound here" in tried[name]["refused"] for name in ("coral", "dann"))
+    assert adaptation["gap"]["label_sets"] == "partial" and adaptation["gap"]["missing_classes"] == ["cat"]
+    assert any("coral was refused" in line for line in done["warnings"])
 
 
 def wait_for(condition: Callable[[], bool], process: object, seconds: float = 240) -> None:
@@ -138,6 +160,40 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
     ]
     assert {key: clean[0][key] for key in same} == {key: clean[1][key] for key in same}
     assert weights(broken.home) == weights(unbroken_home := command("whole").home) and unbroken_home.is_dir()
+
+
+def test_a_run_over_two_adapters_that_is_killed_goes_on_and_ends_with_the_same_table(
+    command: Callable[..., Command], photos: Path, target: Path, zoo: Path
+) -> None:
+    """kill -9 after the first adapter, inside the second; the first is found, the second goes on."""
+    arguments = [
+        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}/test_resnet.safetensors", *FAST,
+        *ADAPTERS,
+    ]  # fmt: skip
+    unbroken = command("whole").json(*arguments)
+    broken = command("broken")
+
+    def between() -> bool:
+        stages, work = broken.home / "stages" / "adapt", broken.home / "work" / "adapt"
+        return any(stages.glob("*/value.json")) and any(work.glob("*/training.pt"))
+
+    process = broken.start(*arguments, "--json")
+    wait_for(between, process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    (first,) = (broken.home / "stages" / "adapt").glob("*/value.json")
+    made = first.stat().st_mtime_ns
+    ended = broken.json(*arguments)
+    assert first.stat().st_mtime_ns == made
+
+    def table(run: dict[str, Any]) -> Any:
+        entries = [run["adaptation"]["source_only"], *run["adaptation"]["tried"]]
+        return [{k: v for k, v in entry.items() if k != "seconds"} for entry in entries], run["adaptation"][
+            "kept"
+        ]
+
+    assert table(ended) == table(unbroken)
+    assert ended["metrics"] == unbroken["metrics"]
 
 
 def test_a_strangers_scorer_is_used_by_its_name(

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlcore.errors import UserError
@@ -22,6 +22,7 @@ def softmax(n: int, k: int, seed: int, scale: float) -> np.ndarray:
     return p / p.sum(axis=1, keepdims=True)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(2, 8), st.integers(0, 999), st.floats(0, 20))
 def test_the_score_is_the_nuclear_norm_over_its_maximum_and_within_its_bounds(
     n: int, k: int, seed: int, scale: float

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tlcore.errors import UserError
@@ -16,6 +16,7 @@ def independent(w: np.ndarray, losses: np.ndarray) -> float:
     return float(slope + offset)
 
 
+@settings(deadline=None)
 @given(st.integers(3, 60), st.integers(0, 9999))
 def test_the_risk_is_the_regression_of_the_weighted_loss_at_weight_one(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -23,6 +24,7 @@ def test_the_risk_is_the_regression_of_the_weighted_loss_at_weight_one(n: int, s
     assert dev_risk(w, losses) == pytest.approx(independent(w, losses), rel=1e-6, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 100), st.integers(1, 20))
 def test_a_constant_loss_is_its_own_risk_whatever_the_weights(loss: float, n: int) -> None:
     w = np.random.default_rng(n).gamma(2, size=n)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -18,6 +18,7 @@ def outputs(p: np.ndarray) -> ValidatorOutputs:
     return ValidatorOutputs(p, p[:0], np.zeros(0, np.int64), np.zeros((len(p), 2), np.float32), none)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(2, 8), st.integers(0, 999), st.floats(0, 20))
 def test_the_score_is_scipys_entropy_negated_and_within_its_bounds(
     n: int, k: int, seed: int, scale: float

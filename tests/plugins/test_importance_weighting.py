@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
@@ -21,6 +21,7 @@ from tlcore_adapters.importance_weighting import (
 )
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 60), st.floats(0, 4), st.sampled_from([0.0, 0.5, 1.0]), st.floats(1.01, 30), st.integers(0, 999)
 )  # fmt: skip

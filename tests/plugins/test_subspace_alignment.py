@@ -30,6 +30,7 @@ def problem(n: int = 90, m: int = 80, d: int = 12, seed: int = 0) -> tuple[HeadP
     return made, truth
 
 
+@settings(deadline=None)
 @given(st.integers(3, 15), st.integers(1, 12), st.integers(1, 12), st.integers(0, 999))
 def test_the_axes_span_the_same_subspace_as_scikit_learns_pca(n: int, d: int, k: int, seed: int) -> None:
     rows = np.random.default_rng(seed).normal(size=(n, d))
