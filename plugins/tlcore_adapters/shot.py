@@ -202,7 +202,7 @@ class Shot(TrainedAdapter):
         )
 
     def phases(self, task: TrainTask, mode: Mode) -> tuple[Phase, ...]:
-        moved = tuple(group for group in self.groups(mode) if group.parameters != "head")
+        moved = tuple(group for group in self.groups(task, mode) if group.parameters != "head")
         shot = self.phase(task, mode, "shot", self.objective(task), streams=("target",), groups=moved)
         if self.fresh_bottleneck(mode) is None:
             return (shot,)
