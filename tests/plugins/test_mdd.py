@@ -196,7 +196,8 @@ def test_it_follows_classes_that_have_turned_where_source_training_does_not(tmp_
 
 
 def test_the_plan_has_the_reference_rate_for_head_and_auxiliary_head() -> None:
-    (phase,) = Mdd(steps=30, checkpoints=3).plan(TrainTask(("a", "b"), 4, 10, 10)).phases
+    task = TrainTask(("a", "b"), 4, 10, 10, gmacs=4.1)  # a large network
+    (phase,) = Mdd(train="all", steps=30, checkpoints=3).plan(task).phases
     assert isinstance(phase, Phase)
     groups = {group.parameters: group.lr for group in phase.moves[0].groups}
     assert groups == {"backbone": pytest.approx(0.0004), "head": 0.004, "objective": 0.004}
