@@ -56,7 +56,7 @@ def adaptation_config(folder: Path) -> RunConfig:
         folder,
         name="rendered to handwritten",
         data={"source": str(folder / "rendered"), "target": target},
-        adapt={"try": ["coral", "dann"]},
+        adapt={"try": ["mcc", "shot"]},
     )
 
 
