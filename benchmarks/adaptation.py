@@ -151,9 +151,6 @@ class Bench(Chain):
         places["embedded"] = (embedded,)
         return places, candidate
 
-    def source(self, candidate: Any) -> tuple[str, str, dict[str, Any]]:
-        return ("model-source", candidate.source["name"], candidate.source["options"])
-
     def tested(self, places: dict[str, Any]) -> int:
         from tlcore.stages.tables import load_table, rows_of
         from tlcore.stages.values import CheckedData

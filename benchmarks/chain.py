@@ -28,3 +28,7 @@ class Chain:
         }
         job = StageJob(stage=name, subject=subject, strategies=strategies, threads=threads, **parts)
         return run_stage(self.store, self.registry, job).ref
+
+    def source(self, candidate: Any) -> tuple[str, str, dict[str, Any]]:
+        """The model source that can build a candidate again, as `stage` takes it."""
+        return ("model-source", candidate.source["name"], candidate.source["options"])

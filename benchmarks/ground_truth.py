@@ -80,9 +80,6 @@ class Bench(Chain):
         )
         return {"data": (data,), "pixels": (pixels,), "features": (features,)}
 
-    def source(self, candidate: Any) -> tuple[str, str, dict[str, Any]]:
-        return ("model-source", candidate.source["name"], candidate.source["options"])
-
     def row(self, set_name: str, candidate: Any, seed: int) -> dict[str, Any]:
         """Fine-tune, or find that it was done."""
         from tlcore.stages.values import CheckedData, Evaluation, Trained

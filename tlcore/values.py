@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 __all__ = [
-    "SOURCE", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck", "Candidate",
+    "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck", "Candidate",
     "Checkpoint", "Chosen", "Comparison", "DataReport", "Dataset", "DomainGap", "Epoch", "Exported", "Halving",
     "Interval", "Json", "Metrics", "Mistake", "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref",
     "RunRecord", "Rung", "Scatter", "Trial", "Value",
@@ -25,6 +25,8 @@ SOURCE = "source"
 """Domain of the rows that a run learns from."""
 TARGET = "target"
 """Domain of the rows whose labels, where there are any, are used for the final test alone."""
+SOURCE_ONLY = "source-only"
+"""The chosen model before it was adapted to the target."""
 UNLABELLED = -1
 """Encoded label of a row without one."""
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tlcore.evaluation.gate import collapse, collapsed, verdict
+from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
 from tlcore.values import Adapted
 
 SOURCE_ONLY = Adapted(
@@ -56,17 +57,24 @@ def test_a_class_that_took_over_is_never_kept() -> None:
     assert not kept and "one class takes 70.0 % of its target predictions" in why
 
 
+def seen(share: float, norm: float) -> Adapted:
+    return SOURCE_ONLY.model_copy(update={"top_share": share, "nuclear_norm": norm})
+
+
 @given(st.floats(0.1, 1), st.floats(0.1, 1), st.floats(0.01, 1), st.floats(0.01, 1))
 def test_nobody_collapses_against_itself(share: float, base: float, norm: float, base_norm: float) -> None:
-    assert not collapsed(share, norm, share, norm)
-    assert collapsed(share, norm, base, base_norm) == ((2 * share - 1 > base) and norm < base_norm)
+    assert not collapsed(seen(share, norm), seen(share, norm))
+    found = collapsed(seen(base, base_norm), seen(share, norm))
+    assert found == ((2 * share - 1 > base) and norm < base_norm)
 
 
 def test_a_collapse_is_told_in_numbers() -> None:
     rng = np.random.default_rng(0)
-    fine = rng.dirichlet(np.full(4, 0.2), 200)
     fallen = np.full((200, 4), 0.02)
     fallen[:, 2] = 0.94
+    fine, gone = (
+        seen(top_share(p), batch_nuclear_norm(p)) for p in (rng.dirichlet(np.full(4, 0.2), 200), fallen)
+    )
     assert collapse(fine, fine) == ""
-    told = collapse(fallen, fine)
+    told = collapse(fine, gone)
     assert told.startswith("collapse: one class takes 100.0 % of the target images") and "BNM fell" in told

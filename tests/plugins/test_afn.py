@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import entropy as scipy_entropy
 
+from tests.plugins.turned import turned_blobs
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
 from tlcore.training.network import Network
@@ -100,18 +101,10 @@ def test_without_a_target_stream_it_says_what_it_needs() -> None:
         AfnObjective(0.05, 1.0, 0.0).loss(network, Batch(batch.source, None, 0.0, 0))
 
 
-def turned_blobs(seed: int, degrees: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three classes on a circle, turned: at 60 degrees each lies between two of the source."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(96) % 3
-    angle = np.deg2rad(120 * labels + degrees)
-    points = rng.normal(0, 0.5, size=(96, 8))
-    points[:, :2] += 3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return torch.from_numpy(points).float(), torch.from_numpy(labels)
-
-
 def test_features_grow_and_classes_that_have_turned_are_followed() -> None:
-    (source, labels), (target, truth) = turned_blobs(1, 0), turned_blobs(2, 45)
+    (source, labels), (target, truth) = (
+        tuple(map(torch.from_numpy, turned_blobs(seed, degrees))) for seed, degrees in ((1, 0), (2, 45))
+    )
     accuracy, norm = {}, {}
     for weight in (0.0, 0.05):
         torch.manual_seed(0)

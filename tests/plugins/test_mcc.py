@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.plugins.turned import turned_blobs
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
 from tlcore.training.network import Network
@@ -120,18 +121,10 @@ def test_the_objective_is_cross_entropy_plus_the_weighted_confusion_of_the_targe
         MccObjective(1.0, 2.5).loss(network, Batch(batch.source, None, 0.0, 0))
 
 
-def turned_blobs(seed: int, degrees: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Three classes on a circle, turned: at 60 degrees each lies between two of the source."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(96) % 3
-    angle = np.deg2rad(120 * labels + degrees)
-    points = rng.normal(0, 0.5, size=(96, 8))
-    points[:, :2] += 3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return torch.from_numpy(points).float(), torch.from_numpy(labels)
-
-
 def test_it_follows_classes_that_have_turned_where_source_training_does_not() -> None:
-    (source, labels), (target, truth) = turned_blobs(1, 0), turned_blobs(2, 45)
+    (source, labels), (target, truth) = (
+        tuple(map(torch.from_numpy, turned_blobs(seed, degrees))) for seed, degrees in ((1, 0), (2, 45))
+    )
     accuracy = {}
     for weight in (0.0, 1.0):
         torch.manual_seed(0)

@@ -8,16 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.plugins.turned import accuracy_after
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
-from tlcore.training.job import Measured, TrainJob
-from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
 from tlcore.training.plan import Batch, Phase, Setup, View
-from tlcore.training.predict import predict_features
 from tlcore.training.reversal import reversal_strength
-from tlcore.training.streams import StreamData
-from tlcore.values import Preprocess
 from tlcore_adapters.mdd import Mdd, MddObjective, margin_disparity
 
 
@@ -155,43 +151,12 @@ def test_without_a_target_stream_it_says_what_it_needs() -> None:
         objective.loss(network, Batch(batch.source, None, 0.0, 0))
 
 
-def turned_blobs(seed: int, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-    """Three classes on a circle, turned: at 60 degrees each lies between two of the source."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(96) % 3
-    angle = np.deg2rad(120 * labels + degrees)
-    points = rng.normal(0, 0.5, size=(96, 8))
-    points[:, :2] += 3 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return points.astype(np.float32), labels
-
-
 def test_it_follows_classes_that_have_turned_where_source_training_does_not(tmp_path: Path) -> None:
-    (source, labels), (target, truth) = turned_blobs(1, 0), turned_blobs(2, 45)
-    unseen, rows, accuracy = np.zeros((96, 1, 1, 3), np.uint8), np.arange(96), {}
-    task = TrainTask(("a", "b", "c"), 8, 96, 96)
-    torch.set_num_threads(1)
+    options = {"train": "head", "bottleneck": 16, "dropout": 0, "steps": 200, "checkpoints": 1}
+    accuracy = {}
     for weight in (0.0, 1.0):
-        torch.manual_seed(0)
-        network = Network(torch.nn.Identity(), 8, 3)
-        options = {"train": "head", "bottleneck": 16, "dropout": 0, "steps": 200, "checkpoints": 1}
         adapter = Mdd(**options, weight=weight, batch_size=16, lr=0.01)  # type: ignore[arg-type]
-        run_plan(
-            TrainJob(
-                network=network,
-                preprocess=Preprocess(height=32, width=32, crop_pct=1.0),
-                task=task,
-                plan=adapter.plan(task),
-                streams={
-                    "source": StreamData(unseen, rows, labels),
-                    "target": StreamData(unseen, rows, None),
-                },
-                measure=lambda seen: Measured((), {}),
-                scratch=tmp_path / str(weight),
-                start_counts=False,
-                features={"source": source, "target": target},
-            )
-        )
-        accuracy[weight] = (predict_features(network, target)[1].argmax(1) == truth).mean()
+        accuracy[weight] = accuracy_after(adapter, tmp_path / str(weight))
     assert accuracy[0.0] < 0.95 and accuracy[1.0] > 0.98
 
 

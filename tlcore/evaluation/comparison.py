@@ -15,7 +15,6 @@ __all__ = [
     "LINEAR_PROBE",
     "MAJORITY",
     "SCRATCH",
-    "SOURCE_ONLY",
     "compare",
     "majority",
     "negative_transfer",
@@ -28,8 +27,6 @@ LINEAR_PROBE = "linear-probe"
 """A linear head on the frozen features of the best candidate."""
 SCRATCH = "scratch"
 """The same network from a random initialisation, by the strategy that the run names: what transfer has to beat."""
-SOURCE_ONLY = "source-only"
-"""The chosen model before it was adapted to the target."""
 
 _FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
 _Z = 1.959963984540054

@@ -7,31 +7,27 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
 from tlcore.values import Adapted
 
 __all__ = ["collapse", "collapsed", "verdict"]
 
 
-def collapsed(share: float, norm: float, base_share: float, base_norm: float) -> bool:
+def collapsed(source_only: Adapted, adapted: Adapted) -> bool:
     """One predicted class takes over: its share of the target images lies more than half-way between source-only's
     largest share and all of them, while the nuclear norm of the predictions (BNM) has fallen below source-only's.
     """
-    return share > (1 + base_share) / 2 and norm < base_norm
+    takes_over = adapted.top_share > (1 + source_only.top_share) / 2
+    return takes_over and adapted.nuclear_norm < source_only.nuclear_norm
 
 
-def collapse(probabilities: NDArray[np.float64], source_only: NDArray[np.float64]) -> str:
-    """`collapsed` in words, of target probabilities [n, K] each; empty where there is no collapse."""
-    share, norm = top_share(probabilities), batch_nuclear_norm(probabilities)
-    base_share, base_norm = top_share(source_only), batch_nuclear_norm(source_only)
-    if not collapsed(share, norm, base_share, base_norm):
+def collapse(source_only: Adapted, adapted: Adapted) -> str:
+    """`collapsed` in words; empty where there is no collapse."""
+    if not collapsed(source_only, adapted):
         return ""
     return (
-        f"collapse: one class takes {_percent(share)} of the target images (source-only: {_percent(base_share)}),"
-        f" and BNM fell from {base_norm:.3f} to {norm:.3f}"
+        f"collapse: one class takes {_percent(adapted.top_share)} of the target images (source-only:"
+        f" {_percent(source_only.top_share)}), and BNM fell from {source_only.nuclear_norm:.3f} to"
+        f" {adapted.nuclear_norm:.3f}"
     )
 
 
@@ -54,7 +50,7 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float) -> tuple[bo
             f"its source validation accuracy {_percent(adapted.source_validation_accuracy)} is more than"
             f" {100 * floor:g} points below source-only's {_percent(source_only.source_validation_accuracy)}"
         )
-    if collapsed(adapted.top_share, adapted.nuclear_norm, source_only.top_share, source_only.nuclear_norm):
+    if collapsed(source_only, adapted):
         against.append(
             f"one class takes {_percent(adapted.top_share)} of its target predictions (source-only:"
             f" {_percent(source_only.top_share)})"

@@ -16,13 +16,12 @@ from tlcore.report.thumbnails import thumbnail
 from tlcore.report.verdicts import (
     KEPT,
     NOT_KEPT,
-    SOURCE_ONLY,
     finished,
     pictured_adapter,
     shown_entries,
     verdict_of,
 )
-from tlcore.values import Adaptation, Adapted, DomainGap, RunRecord
+from tlcore.values import SOURCE_ONLY, Adaptation, Adapted, DomainGap, RunRecord
 
 __all__ = ["AdaptationView", "GapView", "adaptation_view"]
 

@@ -16,7 +16,6 @@ from tlcore.evaluation.comparison import (
     LINEAR_PROBE,
     MAJORITY,
     SCRATCH,
-    SOURCE_ONLY,
     negative_transfer,
 )
 from tlcore.report import figures, formatting
@@ -26,7 +25,7 @@ from tlcore.report.contents import confusion_view, data_view, mistakes, recalls,
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
 from tlcore.report.verdicts import NOT_MEASURABLE
-from tlcore.values import RunRecord
+from tlcore.values import SOURCE_ONLY, RunRecord
 
 __all__ = ["render"]
 

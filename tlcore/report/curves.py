@@ -17,20 +17,13 @@ __all__ = ["curves", "measure_name"]
 WIDTH, PANEL = 400.0, 124.0  # units
 
 
-def curves(
-    histories: Mapping[str, Sequence[Epoch]],
-    chosen: str,
-    *,
-    measure: str | None = None,
-    named: bool = False,
-) -> Figure:
-    """Total loss and one measure by epoch, one line per history; the chosen one stands out.
+def curves(histories: Mapping[str, Sequence[Epoch]], chosen: str) -> Figure:
+    """Total loss and one measure (`measure_name`) by epoch, one line per history; the chosen one stands out.
 
-    Epochs count on over phases; dotted lines show where a phase of the chosen history begins. `measure` defaults
-    to `measure_name`; `named` writes each history's name at the end of its line.
+    Epochs count on over phases; dotted lines show where a phase of the chosen history begins.
     """
     shown = {name: history for name, history in histories.items() if history}
-    measure = measure_name(shown) if measure is None else measure
+    measure = measure_name(shown)
     losses = {name: [line.losses.get("total") for line in history] for name, history in shown.items()}
     panels = (
         [("training loss", losses, False)] if any(v is not None for y in losses.values() for v in y) else []
@@ -42,7 +35,7 @@ def curves(
     figure = new_figure(WIDTH, 34 + PANEL * max(1, len(panels)))
     rows = np.atleast_1d(figure.subplots(max(1, len(panels)), 1, sharex=True))
     for axes, (title, lines, share) in zip(rows, panels, strict=False):
-        _panel(axes, lines, chosen, named=named)
+        _panel(axes, lines, chosen)
         if share:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         axes.set_title(title, loc="left", color=MUTED, fontsize=TEXT)
@@ -58,9 +51,8 @@ def measure_name(histories: Mapping[str, Sequence[Epoch]]) -> str | None:
     return next((name for name in names if "accuracy" in name), next(iter(names), None))
 
 
-def _panel(axes: Axes, lines: Mapping[str, Sequence[float | None]], chosen: str, *, named: bool) -> None:
+def _panel(axes: Axes, lines: Mapping[str, Sequence[float | None]], chosen: str) -> None:
     axes_style(axes, grid="y")
-    ends: list[tuple[float, float, str]] = []
     for name in sorted(lines, key=lambda key: key == chosen):  # the chosen one last, on top
         points = [(x, y) for x, y in enumerate(lines[name], start=1) if y is not None]
         if not points:
@@ -75,30 +67,8 @@ def _panel(axes: Axes, lines: Mapping[str, Sequence[float | None]], chosen: str,
             marker="o" if len(points) < 3 else None,
             markersize=5,
         )
-        ends.append((points[-1][1], points[-1][0], name))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.margins(x=0.02, y=0.12)
-    if named and ends:
-        _end_labels(axes, ends, chosen)
-
-
-def _end_labels(axes: Axes, ends: Sequence[tuple[float, float, str]], chosen: str) -> None:
-    """Names at the line ends, pushed apart upwards where they would cover each other."""
-    low, high = axes.get_ylim()
-    gap = (high - low) * 0.11
-    last = -np.inf
-    for y, x, name in sorted(ends):
-        last = max(y, last + gap)
-        axes.annotate(
-            plain(name, 16),
-            (x, last),
-            xytext=(6, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=TEXT,
-            color=ACCENT if name == chosen else MUTED,
-            annotation_clip=False,
-        )
 
 
 def _phases(axes: Axes, history: Sequence[Epoch]) -> None:

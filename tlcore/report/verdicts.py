@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from tlcore.values import Adaptation, Adapted
+from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
 __all__ = [
-    "KEPT", "NOT_KEPT", "NOT_MEASURABLE", "SOURCE_ONLY", "finished", "pictured_adapter", "shown_entries", "verdict_of",
+    "KEPT", "NOT_KEPT", "NOT_MEASURABLE", "finished", "pictured_adapter", "shown_entries", "verdict_of",
 ]  # fmt: skip
 
 NOT_MEASURABLE = "not measurable: target has no labels"
 """Stands where an accuracy on the target would stand."""
-SOURCE_ONLY = "source-only"
-"""That of tlcore.evaluation.comparison, without the second that scikit-learn takes to import."""
 KEPT, NOT_KEPT = "Kept: ", "Not kept: "
 """What a verdict begins with."""
 

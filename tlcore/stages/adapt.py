@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcore.evaluation.accuracy_estimates import estimate_accuracy
 from tlcore.evaluation.gate import collapse
-from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
+from tlcore.evaluation.label_free import batch_nuclear_norm, predicted_classes, top_share
 from tlcore.evaluation.metrics import wilson
 from tlcore.evaluation.panel import Panel
 from tlcore.protocols import Adapter, TrainTask, Validator, ValidatorOutputs
@@ -57,8 +56,7 @@ def adapt(context: StageContext) -> AdaptedModel:
     )  # fmt: skip
     plan = adapter.plan(task)
     watch = _Watch(context, full, pixels, base.preprocess)
-    source_only = watch.look(network, features, estimates=True)
-    before = source_only.adapted
+    before = watch.look(network, features, estimates=True)
     asked = "target-only" not in adapter.card.traits
     floor = before.source_validation_accuracy - context.option("source_floor") if asked else -math.inf
 
@@ -67,13 +65,13 @@ def adapt(context: StageContext) -> AdaptedModel:
 
     def measure(network: Network) -> Measured:
         seen = watch.look(network, known)
-        accuracy = seen.adapted.source_validation_accuracy
-        shown = {"source_validation_accuracy": accuracy, "validators": seen.adapted.validator_score}
-        shown |= seen.adapted.validators
-        if seen.adapted.accuracy is not None:
-            shown[_PEEK] = seen.adapted.accuracy  # shown, never part of the choice below
-        choice = (float(accuracy >= floor - 1e-9), seen.adapted.validator_score)
-        return Measured(choice, shown, collapse(seen.probabilities, source_only.probabilities))
+        accuracy = seen.source_validation_accuracy
+        shown = {"source_validation_accuracy": accuracy, "validators": seen.validator_score}
+        shown |= seen.validators
+        if seen.accuracy is not None:
+            shown[_PEEK] = seen.accuracy  # shown, never part of the choice below
+        choice = (float(accuracy >= floor - 1e-9), seen.validator_score)
+        return Measured(choice, shown, collapse(before, seen))
 
     streams: dict[Stream, StreamData] = {
         "source": StreamData(pixels, rows, labels[rows], _domains(dataset, rows)),
@@ -85,7 +83,7 @@ def adapt(context: StageContext) -> AdaptedModel:
         features={"source": features[rows], "target": features[target_rows]}, progress=context.progress,
     )  # fmt: skip
     result = run_plan(job)
-    after = watch.look(network, known, estimates=True).adapted
+    after = watch.look(network, known, estimates=True)
     peeks = [line.measures[_PEEK] for line in result.history if _PEEK in line.measures]
     adapted = after.model_copy(
         update={
@@ -118,14 +116,6 @@ def _domains(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64] | N
     return np.asarray([number[name] for name in dataset.table["domain"].gather(rows)], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """What was seen of a network: the summary, and its probabilities on the target sample."""
-
-    adapted: Adapted
-    probabilities: NDArray[np.float64]
-
-
 class _Watch:
     """Looks at a network from the target's side: label-free scores, source accuracy, and the peek at test labels."""
 
@@ -146,7 +136,7 @@ class _Watch:
 
     def look(
         self, network: Network, embedded: NDArray[np.float32] | None, *, estimates: bool = False
-    ) -> _Look:
+    ) -> Adapted:
         """Everything about the network as it is now; `strategy` is filled in by the caller.
 
         embedded: the backbone's features of all rows of the table, where this backbone made them.
@@ -169,11 +159,10 @@ class _Watch:
             accuracy = float((probabilities[b:].argmax(1) == self.labels[self.test]).mean())
             interval = wilson(accuracy, len(self.test))
         on_target = outputs.target_probabilities
-        adapted = Adapted(
+        return Adapted(
             strategy="", validator_score=self.panel.combined(scores, outputs), validators=scores,
             source_validation_accuracy=float((probabilities[:a].argmax(1) == truth).mean()),
             accuracy=accuracy, accuracy_ci=interval, accuracy_last=accuracy, accuracy_oracle=accuracy,
             estimates=estimate_accuracy(outputs) if estimates else None, nuclear_norm=batch_nuclear_norm(on_target),
-            predicted_classes=len(np.unique(on_target.argmax(1))), top_share=top_share(on_target),
+            predicted_classes=predicted_classes(on_target), top_share=top_share(on_target),
         )  # fmt: skip
-        return _Look(adapted, on_target)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tlcore.evaluation.comparison import SOURCE_ONLY
 from tlcore.evaluation.gate import verdict
 from tlcore.stages.values import AdaptedModel, Trained
-from tlcore.values import Adaptation, Adapted
+from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
 __all__ = ["best_trained", "judge_adapters"]
 

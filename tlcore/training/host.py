@@ -45,8 +45,9 @@ class PhaseHost:
         return Batch(views.get("source"), views.get("target"), step / total, step)
 
     def _embedded(self, name: Stream) -> NDArray[np.float32]:
-        if name in self.job.features and self.job.plan.backbone_kept_until(self.number):
-            return self.job.features[name]
+        known = self.job.known_features(name, self.number)
+        if known is not None:
+            return known
         stream = self.streams[name]
         return embed(
             self.job.network, stream.pixels, stream.rows, self.job.preprocess, device=self.job.device

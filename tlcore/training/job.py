@@ -56,6 +56,10 @@ class TrainJob:
     save_seconds: float = 10.0
     progress: Callable[[int, int, str], None] = lambda done, total, text: None
 
+    def known_features(self, name: Stream, phase: int) -> NDArray[np.float32] | None:
+        """`features` of a stream, if they are still those of the backbone when phase number `phase` begins."""
+        return self.features.get(name) if self.plan.backbone_kept_until(phase) else None
+
 
 @dataclass(frozen=True)
 class TrainResult:

@@ -125,8 +125,9 @@ def _fit_head(job: TrainJob, phase: HeadFit, state: _State) -> None:
 
 def _head_inputs(job: TrainJob, state: _State, name: Stream) -> NDArray[np.float32]:
     """The head's inputs for all images of a stream, by the network as it is."""
-    if name in job.features and job.plan.backbone_kept_until(state.phase):
-        return predict_features(job.network, job.features[name], device=job.device)[0]
+    known = job.known_features(name, state.phase)
+    if known is not None:
+        return predict_features(job.network, known, device=job.device)[0]
     stream = job.streams[name]
     return predict(job.network, stream.pixels, stream.rows, job.preprocess, device=job.device)[0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -34,11 +34,18 @@ class StreamData:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def _members(self) -> list[NDArray[np.int64]]:
+        """Positions of each domain's images; every batch asks for them. Empty where there is one domain."""
+        if self.domains is None:
+            return []
+        return [np.flatnonzero(self.domains == domain) for domain in np.unique(self.domains)]
+
     def batch(self, batch_size: int, step: int, *seed: int | str) -> NDArray[np.int64]:
         """Positions in the stream that step `step` sees; of G domains batch_size // G each, but one at least."""
-        if self.domains is None:
+        members = self._members
+        if not members:
             return batch_index(len(self), batch_size, step, *seed)
-        members = [np.flatnonzero(self.domains == domain) for domain in np.unique(self.domains)]
         share = max(1, batch_size // len(members))
         return np.concatenate(
             [
