@@ -76,7 +76,9 @@ def adapt_model(
     kept = next((ref for ref, model in finished if model.adapted.strategy == verdict.kept), None)
     shown = kept or max(finished, key=lambda pair: pair[1].adapted.validator_score)[0]
     picture = run(
-        "scatter", inputs={**places.inputs, "adapted": shown}, strategies={"source": source_of(candidate)}
+        "scatter",
+        inputs={**places.inputs, "embedded": embedded, "adapted": shown},
+        strategies={"source": source_of(candidate)},
     )
     verdict = verdict.model_copy(update={"gap": gap, "scatter": run.store.read(picture, Scatter)})
     return verdict, kept

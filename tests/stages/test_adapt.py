@@ -182,7 +182,7 @@ def test_test_labels_that_lack_a_class_lead_to_the_setting_and_decide_nothing(
 
 def test_the_picture_holds_the_same_images_before_and_after(domains: Domains) -> None:
     domains.adapt("coral", {"train": "head", "steps": 4, "checkpoints": 1})
-    inputs = {**domains.places, "adapted": domains.chain.done["adapt-coral"].ref}
+    inputs = {**domains.places, "embedded": domains.embed(), "adapted": domains.chain.done["adapt-coral"].ref}
     ref = domains.chain("scatter", inputs=inputs, strategies={"source": source(domains.candidate)})
     scatter = domains.chain.store.read(ref, Scatter)
     assert [(p.domain, p.label) for p in scatter.before if p.domain == "source"] == [

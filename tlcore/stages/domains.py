@@ -13,7 +13,7 @@ from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
 from tlcore.stages.values import AdaptedModel, CheckedData, Embedded, Trained
 from tlcore.training.predict import embed, predict, predict_features
 from tlcore.training.streams import draw_seed
-from tlcore.values import TARGET, Checkpoint, Dataset, DomainGap, Point, Scatter
+from tlcore.values import TARGET, Dataset, DomainGap, Point, Scatter
 
 __all__ = ["embed_rows", "embedded_features", "gap", "scatter"]
 
@@ -100,7 +100,7 @@ def gap(context: StageContext) -> DomainGap:
 def scatter(context: StageContext) -> Scatter:
     """The same images in the plane before and after: t-SNE of the head's inputs of either network.
 
-    Inputs: data, pixels, model, adapted. Strategy: source.
+    Inputs: data, pixels, model, embedded, adapted. Strategy: source.
     """
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
     base = context.read("model", Trained).checkpoint
@@ -110,20 +110,25 @@ def scatter(context: StageContext) -> Scatter:
     target = np.concatenate([rows_of(dataset, "test", TARGET), target_sample(dataset, _POINTS, seed)])
     rows = np.concatenate([_some(own, _POINTS, seed), _some(target, _POINTS, seed)])
     context.progress(0, 2, "the features' picture")
-    first = _points(context, "model", base, dataset, rows)
+    known = np.asarray(embedded_features(context)[rows])
+    first = predict_features(load_network(context, "model", base), known)
+    adapted = load_network(context, "adapted", after).to(context.job.device)
+    pixels = pixels_for(context, after.preprocess)
+    second = predict(adapted, pixels, rows, after.preprocess, device=context.job.device)
     context.progress(1, 2, "the features' picture")
-    return Scatter(before=first, after=_points(context, "adapted", after, dataset, rows))
+    return Scatter(before=_points(*first, dataset, rows, seed), after=_points(*second, dataset, rows, seed))
 
 
 def _points(
-    context: StageContext, name: str, checkpoint: Checkpoint, dataset: Dataset, rows: NDArray[np.int64]
+    features: NDArray[np.float32],
+    probabilities: NDArray[np.float32],
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    seed: int,
 ) -> tuple[Point, ...]:
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    network = load_network(context, name, checkpoint).to(context.job.device)
-    pixels = pixels_for(context, checkpoint.preprocess)
-    features, probabilities = predict(network, pixels, rows, checkpoint.preprocess, device=context.job.device)
     values = features.astype(np.float64)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
     if min(values.shape) > 50:
@@ -132,8 +137,8 @@ def _points(
     if len(rows) < 5 or not values.std() > 0:
         plane = np.zeros((len(rows), 2))
     else:
-        seed = draw_seed(context.job.seed, "scatter") % 2**31
-        plane = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(values)
+        draw = draw_seed(seed, "scatter") % 2**31
+        plane = TSNE(2, perplexity=perplexity, init="pca", random_state=draw).fit_transform(values)
     labels, domains = np.asarray(dataset.without_target_labels().labels()), dataset.table["domain"]
     tested = rows_of(dataset, "test", TARGET)
     labels[tested] = np.asarray(dataset.labels())[tested]
