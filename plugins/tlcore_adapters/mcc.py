@@ -65,9 +65,6 @@ class Mcc(TrainedAdapter):
         traits=frozenset({"source-data", "target-data", "partial"}),
     )
 
-    lr: float = Field(
-        0.005, gt=0, le=1, description="peak learning rate of head and bottleneck (SGD); the reference code's"
-    )
     weight: float = Field(
         1.0, ge=0, le=1e3, description="of the class confusion, beside the source's cross-entropy"
     )
