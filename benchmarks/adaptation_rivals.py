@@ -9,7 +9,11 @@ FOLDER is where the rivals have been installed, beside this project's torch:
 (`adapt`, the third that was looked at, needs TensorFlow and was left out.) The features are those of the PACS pairs of
 benchmarks/adaptation.py (mobilenetv2_100), whose store is used. All in one process on one thread: each repeat is one
 seed, the order of the three rotates. Accuracy is that of the last step on the target's test images, CPU seconds are
-those of the whole training; ratios are of tlcore to the rival in the same repeat.
+those of the whole training; ratios are of tlcore to the rival in the same repeat. Discriminators and weights of the
+losses are tlcore's everywhere: skada's own discriminator ends in a softmax over one unit, which is 1 whatever comes in.
+What stays each tool's own: tlcore lets the reversed gradient grow with time (Ganin et al. 2016), skada reverses it in
+full from the start, and so does pytorch-adapt's DANN; its CDAN plays in two turns. tlcore weighs CDAN's images by the
+certainty of their predictions, as pytorch-adapt's CDAN+E does; skada hands logits, not probabilities, to the product.
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from benchmarks.adaptation import Bench
 from benchmarks.image_sets import shared_data
 from tlcore.protocols import TrainTask
 from tlcore.registry import Registry
+from tlcore.training.discriminator import discriminator
 from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network, bottleneck_module
@@ -44,7 +49,7 @@ from tlcore.values import Bottleneck, Preprocess
 METHODS = ("coral", "dann", "cdan", "mcc")
 PAIRS = ("photo-art", "photo-sketch", "art-photo")
 STEPS, BATCH, SHAPE = 500, 32, Bottleneck(width=256, dropout=0.5)
-RATES = {"coral": 1e-2, "dann": 1e-2, "cdan": 1e-2, "mcc": 5e-3}
+LR, HIDDEN = 1e-2, {"dann": 256, "cdan": 1024}
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
 
@@ -69,7 +74,7 @@ def tlcore(method: str, task: Task, seed: int, registry: Registry) -> float:
     with tempfile.TemporaryDirectory() as scratch:
         run_plan(
             TrainJob(
-                network=network, preprocess=Preprocess(height=1, width=1), task=asked, plan=adapter.plan(asked),
+                network=network, preprocess=Preprocess(height=8, width=8), task=asked, plan=adapter.plan(asked),
                 streams={
                     "source": StreamData(nothing, np.arange(n), task.labels),
                     "target": StreamData(nothing, np.arange(len(task.target)), None),
@@ -87,6 +92,35 @@ def _module(task: Task, seed: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(bottleneck=neck, head=nn.Linear(SHAPE.width, len(task.classes))))
 
 
+class _Weighable(nn.Module):
+    """A module as skada calls it, with weights that nobody gives."""
+
+    def __init__(self, parts: nn.Sequential) -> None:
+        super().__init__()
+        self.bottleneck, self.head = parts.bottleneck, parts.head
+
+    def forward(self, x: torch.Tensor, sample_weight: Any = None) -> Any:
+        return self.head(self.bottleneck(x))
+
+
+class _Reversed(nn.Module):
+    """The discriminator as skada takes it: behind its own gradient reversal, a probability per image."""
+
+    def __init__(self, judge: nn.Module) -> None:
+        super().__init__()
+        self.judge = judge
+
+    def forward(self, x: torch.Tensor, sample_weight: Any = None) -> torch.Tensor:
+        from skada.deep.modules import GradientReversalLayer
+
+        return torch.sigmoid(self.judge(GradientReversalLayer.apply(x, 1.0))).squeeze(1)
+
+
+def _judge(method: str, task: Task) -> nn.Module:
+    width = SHAPE.width * (len(task.classes) if method == "cdan" else 1)
+    return discriminator(width, HIDDEN[method])
+
+
 def _factor(step: int) -> float:
     return float((1 + 10 * min(1.0, step / STEPS)) ** -0.75)
 
@@ -95,16 +129,17 @@ def skada(method: str, task: Task, seed: int, registry: Registry) -> float:
     from skada.deep import CDAN, DANN, MCC, DeepCoral
     from skorch.callbacks import LRScheduler
 
-    width, classes = SHAPE.width, len(task.classes)
+    module = _module(task, seed)
     make, extra = {
-        "coral": (DeepCoral, {}), "dann": (DANN, {"num_features": width}),
-        "cdan": (CDAN, {"num_features": width, "n_classes": classes}), "mcc": (MCC, {"T": 2.5}),
+        "coral": (DeepCoral, {}), "dann": (DANN, {"reg": 0.5}), "cdan": (CDAN, {"reg": 0.5}), "mcc": (MCC, {"T": 2.5}),
     }[method]  # fmt: skip
+    if method in HIDDEN:
+        extra["domain_classifier"] = _Reversed(_judge(method, task))
     per_epoch = math.ceil(max(len(task.source), len(task.target)) / BATCH)
     schedule = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=_factor, step_every="batch")
     net = make(
-        _module(task, seed), layer_name="bottleneck", batch_size=BATCH, max_epochs=math.ceil(STEPS / per_epoch),
-        train_split=None, verbose=0, optimizer=torch.optim.SGD, lr=RATES[method], callbacks=[("schedule", schedule)],
+        _Weighable(module), layer_name="bottleneck", batch_size=BATCH, max_epochs=math.ceil(STEPS / per_epoch),
+        train_split=None, verbose=0, optimizer=torch.optim.SGD, lr=LR, callbacks=[("schedule", schedule)],
         **{f"optimizer__{name}": value for name, value in SGD.items()}, **extra,
     )  # fmt: skip
     x = np.concatenate([task.source, task.target])
@@ -116,32 +151,46 @@ def skada(method: str, task: Task, seed: int, registry: Registry) -> float:
 
 
 def pytorch_adapt(method: str, task: Task, seed: int, registry: Registry) -> float:
-    from pytorch_adapt.hooks import AlignerHook, AlignerPlusCHook, CDANHook, ClassifierHook, DANNHook, MCCHook
+    from pytorch_adapt.hooks import (
+        AlignerHook,
+        AlignerPlusCHook,
+        CDANEHook,
+        ClassifierHook,
+        DANNHook,
+        MCCHook,
+    )
     from pytorch_adapt.layers import CORALLoss, MCCLoss, RandomizedDotProduct
-    from pytorch_adapt.models import Discriminator
+    from pytorch_adapt.weighters import SumWeighter
 
     module = _module(task, seed)
     width, classes = SHAPE.width, len(task.classes)
     models: dict[str, nn.Module] = {"G": module.bottleneck, "C": module.head}
-    if method == "dann":
-        models["D"] = Discriminator(in_size=width, h=1024)
-    if method == "cdan":
-        models["D"] = Discriminator(in_size=width, h=1024)
-    optimizers = [torch.optim.SGD(m.parameters(), lr=RATES[method], **SGD) for m in models.values()]
+    if method in HIDDEN:
+        models["D"] = nn.Sequential(_judge(method, task), nn.Flatten(0))
+    optimizers = [torch.optim.SGD(m.parameters(), lr=LR, **SGD) for m in models.values()]
+    halves = SumWeighter(weights={f"{domain}_domain_loss": 0.5 for domain in ("src", "target")})
     if method == "coral":
-        hook: Any = AlignerPlusCHook(optimizers, aligner_hook=AlignerHook(loss_fn=CORALLoss()), softmax=False)
+        hook: Any = AlignerPlusCHook(
+            optimizers, weighter=SumWeighter(), aligner_hook=AlignerHook(loss_fn=CORALLoss()), softmax=False
+        )
     elif method == "dann":
-        hook = DANNHook(optimizers)
+        hook = DANNHook(optimizers, weighter=halves)
     elif method == "cdan":
-        hook = CDANHook(g_opts=optimizers[:2], d_opts=optimizers[2:])
-        models["feature_combiner"] = RandomizedDotProduct([width, classes], width)
+        turns = {
+            f"{side}_weighter": SumWeighter(
+                weights={f"{side}_{d}_domain_loss": 0.5 for d in ("src", "target")}
+            )
+            for side in "gd"
+        }
+        hook = CDANEHook(g_opts=optimizers[:2], d_opts=optimizers[2:], **turns)
+        models["feature_combiner"] = RandomizedDotProduct([width, classes], width * classes)
     else:
-        hook = ClassifierHook(optimizers, post=[MCCHook(loss_fn=MCCLoss(T=2.5))])
+        hook = ClassifierHook(optimizers, weighter=SumWeighter(), post=[MCCHook(loss_fn=MCCLoss(T=2.5))])
     source, labels, target = (torch.from_numpy(v) for v in (task.source, task.labels, task.target))
     for step in range(STEPS):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = RATES[method] * _factor(step)
+                group["lr"] = LR * _factor(step)
         a, b = torch.randint(len(source), (BATCH,)), torch.randint(len(target), (BATCH,))
         batch = {
             "src_imgs": source[a], "src_labels": labels[a], "target_imgs": target[b],

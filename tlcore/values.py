@@ -465,6 +465,10 @@ class Adapted(Value):
     top_share: float = Field(
         0.0, description="share of the target images that the most frequent prediction takes"
     )
+    cluster_agreement: float | None = Field(
+        None,
+        description="of the predictions with clusters of the target's features (adjusted mutual information)",
+    )
     seconds: float = 0.0
     history: tuple[Epoch, ...] = ()
     stopped: str = Field("", description="where and why training ended early")

@@ -103,6 +103,8 @@ def adapted_rows(model: AdaptedModel) -> list[dict[str, object]]:
         if all(entry.estimates is not None for entry in pair):
             add(f"expected target accuracy, {what}", *(getattr(entry.estimates, field) for entry in pair))
     add("source validation accuracy", *map(_on_source, pair))
+    if all(entry.cluster_agreement is not None for entry in pair):
+        add("agreement with clusters of the features", *(entry.cluster_agreement for entry in pair))
     add("largest share of one predicted class", *(entry.top_share for entry in pair))
     if model.adapted.stopped:
         add("stopped early", "", model.adapted.stopped)

@@ -11,7 +11,7 @@ from rich.text import Text
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
 from tlcore.report.formatting import DASH
 from tlcore.report.gap import gap_line
-from tlcore.report.verdicts import NOT_MEASURABLE, finished, shown_entries, verdict_of
+from tlcore.report.verdicts import NOT_MEASURABLE, finished, shown_entries
 from tlcore_flows.cli_console import percent, table
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _print_outcome(out: Console, entry: Adapted, adaptation: Adaptation) -> None
     else:
         if entry.stopped:
             out.print(Text(f"{entry.strategy}: stopped early, {entry.stopped}", style="yellow"))
-        out.print(Text(f"{entry.strategy}: {verdict_of(entry, adaptation)}"))
+        out.print(Text(f"{entry.strategy}: {entry.verdict}"))
 
 
 def _accuracy(entry: Adapted) -> str:

@@ -2,42 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
 from tlcore.errors import UserError
+from tlcore.evaluation.label_free import cluster_agreement
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, Validator, ValidatorOutputs
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-
-def cluster_agreement(
-    features: NDArray[np.floating], predictions: NDArray[np.int64], clusters: int, starts: int
-) -> float:
-    """Adjusted mutual information of k-means clusters of features [n, d] and predictions int [n], at least 0: 1 where
-    the two agree, 0 where no better than chance (Vinh, Epps & Bailey 2010, normalised by the mean of the entropies).
-
-    0 also where all images are predicted alike or all features are equal: there is nothing to agree on. The clusters
-    start from a fixed seed.
-    """
-    import numpy as np
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.metrics import adjusted_mutual_info_score
-    from threadpoolctl import threadpool_limits
-
-    if len(np.unique(predictions)) < 2 or not np.ptp(features, axis=0).any():
-        return 0.0
-    # sums over threads come in any order: one thread, so that the same features give the same clusters
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct features than clusters
-        found = KMeans(min(clusters, len(features)), n_init=starts, random_state=0).fit_predict(features)
-    return max(0.0, float(adjusted_mutual_info_score(found, predictions)))
 
 
 class ClassAmi(Validator):

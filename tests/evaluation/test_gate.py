@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tlcore.evaluation.gate import collapse, collapsed, verdict
+from tlcore.evaluation.gate import AGREEMENT, SHARE, collapse, collapsed, verdict
 from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
 from tlcore.values import Adapted
 
 SOURCE_ONLY = Adapted(
     strategy="source-only", validator_score=0.5, validators={"im": 1.0, "bnm": 0.6}, source_validation_accuracy=0.9,
-    nuclear_norm=0.2, top_share=0.3,
+    nuclear_norm=0.2, top_share=0.3, cluster_agreement=0.5,
 )  # fmt: skip
 
 
@@ -23,13 +23,14 @@ def adapted(**parts: object) -> Adapted:
         "validator_score": 0.7,
         "validators": {"im": 1.2, "bnm": 0.7},
         "top_share": 0.25,
+        "cluster_agreement": 0.6,
     }
     return SOURCE_ONLY.model_copy(update={**better, **parts})
 
 
 def test_what_every_validator_prefers_is_kept() -> None:
     kept, why = verdict(SOURCE_ONLY, adapted(), floor=0.05)
-    assert kept and why.startswith("Kept: ") and "im 1.200 above 1.000" in why
+    assert kept and "im 1.200 above 1.000" in why and "agreement with clusters 0.600 above 0.500" in why
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,20 @@ def test_what_every_validator_prefers_is_kept() -> None:
 )
 def test_one_validator_against_it_is_enough(scores: dict[str, float]) -> None:
     kept, why = verdict(SOURCE_ONLY, adapted(validators=scores), floor=0.05)
-    assert not kept and why.startswith("Not kept: ") and "is not above source-only's" in why
+    assert not kept and "is not above source-only's" in why
+
+
+@pytest.mark.parametrize("agreement", [None, 0.0, 0.5, 0.509, float("nan")])
+def test_confidence_alone_is_not_enough(agreement: float | None) -> None:
+    kept, why = verdict(SOURCE_ONLY, adapted(cluster_agreement=agreement), floor=0.05)
+    assert not kept and "clusters" in why
+    assert verdict(SOURCE_ONLY, adapted(cluster_agreement=0.5 + AGREEMENT), floor=0.05)[0]
+
+
+def test_the_most_frequent_class_may_grow_a_little() -> None:
+    assert verdict(SOURCE_ONLY, adapted(top_share=0.3 + SHARE), floor=0.05)[0]
+    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.41), floor=0.05)
+    assert not kept and "one class takes 41.0 %" in why
 
 
 def test_source_accuracy_below_the_floor_is_named() -> None:

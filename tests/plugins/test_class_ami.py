@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from scipy.special import gammaln
 
 from tlcore.errors import UserError
+from tlcore.evaluation.label_free import cluster_agreement
 from tlcore.protocols import ValidatorOutputs
-from tlcore_validators.class_ami import ClassAmi, cluster_agreement
+from tlcore_validators.class_ami import ClassAmi
 
 
 def outputs(p: np.ndarray, features: np.ndarray) -> ValidatorOutputs:

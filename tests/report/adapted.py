@@ -64,7 +64,11 @@ def adaptation(folder: Path, classes: tuple[str, ...] = CLASSES) -> Adaptation:
             history=lines(base, (1.705, 0.801), 0.741, 4, chosen=2),
         ),
     ]
-    told = [entry.model_copy(update={"verdict": verdict(base, entry, floor=0.05)[1]}) for entry in tried]
+    # dann passes and is kept
+    told = [
+        entry.model_copy(update={"verdict": ("Kept: " if good else "Not kept: ") + why})
+        for entry, (good, why) in ((entry, verdict(base, entry, floor=0.05)) for entry in tried)
+    ]
     refused = Adapted(strategy="mcc", validator_score=0, source_validation_accuracy=0, refused=REFUSED)
     failed = Adapted(
         strategy="cdan", validator_score=0, source_validation_accuracy=0, failed="the loss is not finite"
@@ -96,7 +100,7 @@ def outcome(
             atc_confidence=confidence, atc_entropy=entropy, difference_of_confidences=difference, temperature=1.31,
             low=min(estimates), high=max(estimates),
         ),
-        "predicted_classes": 10, "nuclear_norm": scores[1], "top_share": 0.146, "seconds": 8.1,
+        "predicted_classes": 10, "nuclear_norm": scores[1], "top_share": 0.146, "cluster_agreement": accuracy - 0.2, "seconds": 8.1,
     }  # fmt: skip
     return Adapted(strategy=name, **(fields | more))
 

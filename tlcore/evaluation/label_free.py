@@ -1,10 +1,12 @@
 """What predictions say about themselves when there are no labels.
 
-All take P, float64 [n, K]: rows are class probabilities. Logarithms are natural: values are in nats.
+P is float64 [n, K]: rows are class probabilities. Logarithms are natural: values are in nats.
 Cheap to import: strategies use it.
 """
 
 from __future__ import annotations
+
+import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,7 @@ from tlcore.errors import GateError, UserError
 
 __all__ = [
     "batch_nuclear_norm",
+    "cluster_agreement",
     "diversity",
     "entropy",
     "information_maximisation",
@@ -58,6 +61,29 @@ def top_share(probabilities: NDArray[np.floating]) -> float:
     """Share of the rows whose most probable class is the most frequent one: 1/K (even) … 1 (collapsed)."""
     predicted = _checked(probabilities).argmax(axis=1)
     return float(np.bincount(predicted).max() / len(predicted))
+
+
+def cluster_agreement(
+    features: NDArray[np.floating], predictions: NDArray[np.int64], clusters: int, starts: int = 3
+) -> float:
+    """Adjusted mutual information of k-means clusters of features [n, d] and predictions int [n], at least 0: 1 where
+    the two agree, 0 where no better than chance (Vinh, Epps & Bailey 2010, normalised by the mean of the entropies).
+
+    0 also where all images are predicted alike or all features are equal: there is nothing to agree on. The clusters
+    start from a fixed seed.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import adjusted_mutual_info_score
+    from threadpoolctl import threadpool_limits
+
+    if len(np.unique(predictions)) < 2 or not np.ptp(features, axis=0).any():
+        return 0.0
+    # sums over threads come in any order: one thread, so that the same features give the same clusters
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct features than clusters
+        found = KMeans(min(clusters, len(features)), n_init=starts, random_state=0).fit_predict(features)
+    return max(0.0, float(adjusted_mutual_info_score(found, predictions)))
 
 
 def _p_log_p(p: NDArray[np.float64]) -> NDArray[np.float64]:

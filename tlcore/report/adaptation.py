@@ -9,18 +9,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from tlcore.evaluation.accuracy_estimates import CANNOT_SEE
+from tlcore.evaluation.gate import KEPT, NOT_KEPT
 from tlcore.report import adaptation_figures, figures, gap_figures
 from tlcore.report.drawing import svg
 from tlcore.report.gap import SHOWN_CLASSES, Measure, gap_measures
 from tlcore.report.thumbnails import thumbnail
-from tlcore.report.verdicts import (
-    KEPT,
-    NOT_KEPT,
-    finished,
-    pictured_adapter,
-    shown_entries,
-    verdict_of,
-)
+from tlcore.report.verdicts import finished, pictured_adapter, shown_entries
 from tlcore.values import SOURCE_ONLY, Adaptation, Adapted, DomainGap, RunRecord
 
 __all__ = ["AdaptationView", "GapView", "adaptation_view"]
@@ -135,7 +129,7 @@ def _gap(gap: DomainGap) -> GapView:
 
 def _row(entry: Adapted, adaptation: Adaptation) -> Row:
     kept = entry.strategy == adaptation.kept
-    return Row(entry, kept, "" if kept else verdict_of(entry, adaptation))
+    return Row(entry, kept, "" if kept else entry.verdict)
 
 
 def _reason(adaptation: Adaptation) -> str:

@@ -174,6 +174,7 @@ def _adapted(entry: Adapted) -> dict[str, Any]:
         "estimates": None if entry.estimates is None else _estimates(entry.estimates),
         "predicted_classes": entry.predicted_classes,
         "top_share": _number(entry.top_share),
+        "cluster_agreement": _number(entry.cluster_agreement),
         "target_only": entry.target_only,
         "seconds": _number(entry.seconds),
         "stopped": entry.stopped,

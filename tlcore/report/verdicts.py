@@ -5,13 +5,11 @@ from __future__ import annotations
 from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
 __all__ = [
-    "KEPT", "NOT_KEPT", "NOT_MEASURABLE", "finished", "pictured_adapter", "shown_entries", "verdict_of",
+    "NOT_MEASURABLE", "finished", "pictured_adapter", "shown_entries",
 ]  # fmt: skip
 
 NOT_MEASURABLE = "not measurable: target has no labels"
 """Stands where an accuracy on the target would stand."""
-KEPT, NOT_KEPT = "Kept: ", "Not kept: "
-"""What a verdict begins with."""
 
 
 def shown_entries(adaptation: Adaptation) -> tuple[Adapted, ...]:
@@ -22,13 +20,6 @@ def shown_entries(adaptation: Adaptation) -> tuple[Adapted, ...]:
 def finished(entry: Adapted) -> bool:
     """It was neither refused nor did it fail: it has scores."""
     return entry.failed is None and entry.refused is None
-
-
-def verdict_of(entry: Adapted, adaptation: Adaptation) -> str:
-    """The rule's sentence on an adapter. Of several that pass, one is kept: of the others it is said that they passed."""
-    if entry.strategy == adaptation.kept or not entry.verdict.startswith(KEPT):
-        return entry.verdict
-    return f"Passed, but {adaptation.kept} has the higher score: {entry.verdict.removeprefix(KEPT)}"
 
 
 def pictured_adapter(adaptation: Adaptation) -> str:

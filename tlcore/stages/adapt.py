@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tlcore.evaluation.accuracy_estimates import estimate_accuracy
 from tlcore.evaluation.gate import collapse
-from tlcore.evaluation.label_free import batch_nuclear_norm, predicted_classes, top_share
+from tlcore.evaluation.label_free import batch_nuclear_norm, cluster_agreement, predicted_classes, top_share
 from tlcore.evaluation.metrics import wilson
 from tlcore.evaluation.panel import Panel
 from tlcore.protocols import Adapter, TrainTask, Validator, ValidatorOutputs
@@ -56,7 +56,7 @@ def adapt(context: StageContext) -> AdaptedModel:
     )  # fmt: skip
     plan = adapter.plan(task)
     watch = _Watch(context, full, pixels, base.preprocess)
-    before = watch.look(network, features, estimates=True)
+    before = watch.look(network, features, whole=True)
     asked = "target-only" not in adapter.card.traits
     floor = before.source_validation_accuracy - context.option("source_floor") if asked else -math.inf
 
@@ -83,7 +83,7 @@ def adapt(context: StageContext) -> AdaptedModel:
         features={"source": features[rows], "target": features[target_rows]}, progress=context.progress,
     )  # fmt: skip
     result = run_plan(job)
-    after = watch.look(network, known, estimates=True)
+    after = watch.look(network, known, whole=True)
     peeks = [line.measures[_PEEK] for line in result.history if _PEEK in line.measures]
     adapted = after.model_copy(
         update={
@@ -134,12 +134,11 @@ class _Watch:
         self.target = target_sample(full, context.option("max_images"), context.job.seed)
         self.test = rows_of(full, "test", TARGET, labelled=True)
 
-    def look(
-        self, network: Network, embedded: NDArray[np.float32] | None, *, estimates: bool = False
-    ) -> Adapted:
+    def look(self, network: Network, embedded: NDArray[np.float32] | None, *, whole: bool = False) -> Adapted:
         """Everything about the network as it is now; `strategy` is filled in by the caller.
 
-        embedded: the backbone's features of all rows of the table, where this backbone made them.
+        embedded: the backbone's features of all rows of the table, where this backbone made them. whole: what is too
+        slow for every checkpoint as well, estimates of the accuracy and the agreement with clusters.
         """
         rows = np.concatenate([self.source, self.target, self.test])
         if embedded is not None:
@@ -163,6 +162,9 @@ class _Watch:
             strategy="", validator_score=self.panel.combined(scores, outputs), validators=scores,
             source_validation_accuracy=float((probabilities[:a].argmax(1) == truth).mean()),
             accuracy=accuracy, accuracy_ci=interval, accuracy_last=accuracy, accuracy_oracle=accuracy,
-            estimates=estimate_accuracy(outputs) if estimates else None, nuclear_norm=batch_nuclear_norm(on_target),
+            estimates=estimate_accuracy(outputs) if whole else None, nuclear_norm=batch_nuclear_norm(on_target),
             predicted_classes=predicted_classes(on_target), top_share=top_share(on_target),
+            cluster_agreement=(
+                cluster_agreement(outputs.target_features, on_target.argmax(axis=1), on_target.shape[1]) if whole else None
+            ),
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from tlcore.evaluation.gate import verdict
+from tlcore.evaluation.gate import KEPT, NOT_KEPT, verdict
 from tlcore.stages.values import AdaptedModel, Trained
 from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
@@ -36,16 +36,25 @@ def judge_adapters(
     if not adapted:
         raise ValueError("no adapter finished")
     base = adapted[0].source_only
-    kept, judged = None, []
-    for model in adapted:
-        passed, why = verdict(base, model.adapted, floor=floor)
-        judged.append(model.adapted.model_copy(update={"verdict": why}))
-        if passed and (kept is None or model.adapted.validator_score > kept.adapted.validator_score):
-            kept = model
+    verdicts = [verdict(base, model.adapted, floor=floor) for model in adapted]
+    passed = [model.adapted for model, (good, _) in zip(adapted, verdicts, strict=True) if good]
+    # among equals the first
+    kept = max(passed, key=lambda entry: entry.validator_score).strategy if passed else SOURCE_ONLY
+    judged = [
+        model.adapted.model_copy(update={"verdict": _said(model.adapted.strategy, good, kept) + why})
+        for model, (good, why) in zip(adapted, verdicts, strict=True)
+    ]
     reasons = [f"{entry.strategy}: {entry.verdict}" for entry in judged]
     reasons += [f"{entry.strategy}: failed, {entry.failed}" for entry in others if entry.failed]
     reasons += [f"{entry.strategy}: refused, {entry.refused}." for entry in others if entry.refused]
     return Adaptation(
-        source_only=base, tried=(*judged, *others), kept=kept.adapted.strategy if kept else SOURCE_ONLY,
+        source_only=base, tried=(*judged, *others), kept=kept,
         validator=" + ".join(validators), reason=" ".join(reasons), target_images=adapted[0].target_images,
     )  # fmt: skip
+
+
+def _said(strategy: str, passed: bool, kept: str) -> str:
+    """What is said before the reason: of several that pass, one is kept."""
+    if not passed:
+        return NOT_KEPT
+    return KEPT if strategy == kept else f"Passed, but {kept} has the higher score: "

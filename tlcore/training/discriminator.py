@@ -65,10 +65,12 @@ def domain_game(
     The judge descends on the loss; the reversal, whose strength grows with progress in [0, 1), makes what lies
     below source and target ascend on it. One optimiser step therefore plays both sides.
     """
+    import torch
+
     from tlcore.training.reversal import reversal_strength, reverse_gradient
 
-    strength = reversal_strength(progress)
-    says_source, says_target = (judge(reverse_gradient(x, strength)) for x in (source, target))
+    both = reverse_gradient(torch.cat([source, target]), reversal_strength(progress))
+    says_source, says_target = judge(both).split([len(source), len(target)])
     correct = (says_source > 0).float().mean() + (says_target <= 0).float().mean()
     return DomainGame(
         domain_loss(says_source, says_target, source_weights, target_weights), correct.detach() / 2

@@ -165,14 +165,16 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
         for p in select(network, own, g.parameters).values()
     }.values()
     per_epoch, total = host.steps_per_epoch, host.steps_per_epoch * phase.epochs
-    last_save = time.monotonic()
+    last_save, ready = time.monotonic(), False
     while state.step < total:
         epoch, place = divmod(state.step, per_epoch)
         started = time.monotonic()
         if place == 0:
             phase.objective.epoch_started(host.setup(epoch))
-        _training_mode(network, own, phase)
-        torch.manual_seed(draw_seed(job.seed, state.phase, state.step))
+        if place == 0 or not (ready and network.training):
+            _training_mode(network, own, phase)  # looks at the network leave it in the other mode
+            ready = True
+        _seed(draw_seed(job.seed, state.phase, state.step), job.device)
         batch = host.batch(state.step, total)
         factor = learning_rate_factor(phase, state.step, total)
         for move, loss, optimizer in moves:
@@ -197,6 +199,15 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
     if phase.choose == "best" and state.best is not None:
         network.load_state_dict(state.best)
     state.best = None
+
+
+def _seed(seed: int, device: str) -> None:
+    """As torch.manual_seed, but for the processor and this device alone: for every kind of accelerator that is not
+    there it keeps the call, and its stack, for later."""
+    torch.default_generator.manual_seed(seed)
+    kind = torch.device(device)
+    if kind.type != "cpu":
+        torch.get_device_module(kind).manual_seed(seed)
 
 
 def _passed(

@@ -70,7 +70,9 @@ def batch_index(size: int, batch_size: int, step: int, *seed: int | str) -> NDAr
     """Positions in the stream that step `step` sees; each pass shuffles anew."""
     per_pass = passes(size, batch_size)
     turn, place = divmod(step, per_pass)
-    return np.array_split(_order(size, draw_seed(*seed, turn)), per_pass)[place]
+    short, longer = divmod(size, per_pass)
+    start = place * short + min(place, longer)
+    return _order(size, draw_seed(*seed, turn))[start : start + short + (place < longer)]
 
 
 def _endless(size: int, start: int, count: int, *seed: int | str) -> NDArray[np.int64]:
