@@ -15,7 +15,7 @@ from tlcore.evaluation.label_sets import Contract, contract, unsound
 from tlcore.protocols import Adapter
 from tlcore.stages.base import Choice, StageJob
 from tlcore.stages.choice import judge_adapters
-from tlcore.stages.values import AdaptedModel
+from tlcore.stages.values import AdaptedModel, SourceOnlyModel
 from tlcore.values import Adaptation, Adapted, Candidate, DomainGap, Json, Ref, Scatter
 from tlcore_flows import runners
 from tlcore_flows.opened import open_registry
@@ -39,11 +39,8 @@ class Places:
 
 def adapt_model(
     run: Wiring, places: Places, classes: Sequence[str], candidate: Candidate
-) -> tuple[Adaptation | None, Ref | None]:
-    """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only).
-
-    Without an adapter that finished there is no verdict, and the source-only model stays.
-    """
+) -> tuple[Adaptation, Ref | None]:
+    """Every adapter from the source-only model: the gate's verdict, and the kept one's ref (None: source-only)."""
     config = run.config.adapt
     known = contract(config.label_sets, run.config.data.target_classes, classes)
     embedded = run("embed", inputs=places.inputs, strategies={"source": source_of(candidate)})
@@ -66,13 +63,15 @@ def adapt_model(
         model = run.store.read(result, AdaptedModel)
         named = model.adapted.model_copy(update={"strategy": label})
         finished.append((result, model.model_copy(update={"adapted": named})))
+    base, images = _source_only(run, places, candidate, embedded, finished)
+    verdict = judge_adapters(
+        base, [model.adapted for _, model in finished], others, floor=config.source_floor, target_images=images,
+        validators=[choice.name for choice in config.validators],
+    )  # fmt: skip
+    verdict = verdict.model_copy(update={"gap": gap})
     if not finished:
         run.warnings.append("no adapter finished; the source-only model is kept")
-        return None, None
-    names = [choice.name for choice in config.validators]
-    verdict = judge_adapters(
-        [model for _, model in finished], others, validators=names, floor=config.source_floor
-    )
+        return verdict, None
     kept = next((ref for ref, model in finished if model.adapted.strategy == verdict.kept), None)
     shown = kept or max(finished, key=lambda pair: pair[1].adapted.validator_score)[0]
     picture = run(
@@ -80,8 +79,31 @@ def adapt_model(
         inputs={**places.inputs, "embedded": embedded, "adapted": shown},
         strategies={"source": source_of(candidate)},
     )
-    verdict = verdict.model_copy(update={"gap": gap, "scatter": run.store.read(picture, Scatter)})
-    return verdict, kept
+    return verdict.model_copy(update={"scatter": run.store.read(picture, Scatter)}), kept
+
+
+def _source_only(
+    run: Wiring,
+    places: Places,
+    candidate: Candidate,
+    embedded: Ref,
+    finished: Sequence[tuple[Ref, AdaptedModel]],
+) -> tuple[Adapted, int]:
+    """Source-only as the adapters saw it before they trained, and the number of target images."""
+    if finished:
+        return finished[0][1].source_only, finished[0][1].target_images
+    ref = run(
+        "source-only",
+        inputs={**places.inputs, "embedded": embedded},
+        options={"max_images": run.config.adapt.max_images},
+        strategies={"source": source_of(candidate), **_validators(run)},
+    )
+    seen = run.store.read(ref, SourceOnlyModel)
+    return seen.source_only, seen.target_images
+
+
+def _validators(run: Wiring) -> dict[str, Choice]:
+    return {f"validator-{i}": as_choice("validator", v) for i, v in enumerate(run.config.adapt.validators)}
 
 
 def _gap(run: Wiring, places: Places, candidate: Candidate, embedded: Ref, known: Contract) -> DomainGap:
@@ -130,7 +152,7 @@ def _job(
 ) -> StageJob:  # fmt: skip
     config = run.config.adapt
     strategies: dict[str, Choice] = {"source": source_of(candidate), "adapter": as_choice("adapter", choice)}
-    strategies |= {f"validator-{i}": as_choice("validator", v) for i, v in enumerate(config.validators)}
+    strategies |= _validators(run)
     options: dict[str, Json] = {
         "source_floor": config.source_floor,
         "max_images": config.max_images,

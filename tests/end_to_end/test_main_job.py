@@ -98,16 +98,23 @@ def test_adapters_that_are_not_sound_for_the_target_are_refused_by_name(
     command: Callable[..., Command], photos: Path, target: Path, zoo: Path
 ) -> None:
     shutil.rmtree(target / "cat")
-    done = command().json(
-        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, *ADAPTERS, "--adapt",
-        "mcc:steps=6,checkpoints=2", "--target-class", "ant", "--target-class", "bee",
-    )  # fmt: skip
+    call = command()
+    arguments = [
+        "run", "--data", str(photos), "--target", str(target), "--models", f"local:{zoo}", *FAST, *ADAPTERS,
+        "--target-class", "ant", "--target-class", "bee",
+    ]  # fmt: skip
+    done = call.json(*arguments, "--adapt", "mcc:steps=6,checkpoints=2")
     adaptation = done["adaptation"]
     tried = {entry["strategy"]: entry for entry in adaptation["tried"]}
     assert tried["mcc"]["refused"] is None and tried["mcc"]["accuracy"] is not None
     assert all("not sound here" in tried[name]["refused"] for name in ("coral", "dann"))
     assert adaptation["gap"]["label_sets"] == "partial" and adaptation["gap"]["missing_classes"] == ["cat"]
     assert any("coral was refused" in line for line in done["warnings"])
+    # with none left the gap and the source-only model are shown all the same
+    alone = call.json(*arguments)["adaptation"]
+    assert alone["kept"] == "source-only" and alone["gap"] == adaptation["gap"]
+    assert alone["source_only"] == adaptation["source_only"]
+    assert [entry["strategy"] for entry in alone["tried"]] == ["coral", "dann"]
 
 
 def wait_for(condition: Callable[[], bool], process: object, seconds: float = 240) -> None:

@@ -100,7 +100,8 @@ def outcome(
             atc_confidence=confidence, atc_entropy=entropy, difference_of_confidences=difference, temperature=1.31,
             low=min(estimates), high=max(estimates),
         ),
-        "predicted_classes": 10, "nuclear_norm": scores[1], "top_share": 0.146, "cluster_agreement": accuracy - 0.2, "seconds": 8.1,
+        "predicted_classes": 10, "nuclear_norm": scores[1], "top_share": 0.146,
+        "cluster_agreement": accuracy - 0.2, "seconds": 8.1,
     }  # fmt: skip
     return Adapted(strategy=name, **(fields | more))
 

@@ -124,6 +124,19 @@ def test_where_source_only_is_kept_each_adapter_says_why_not(record: RunRecord, 
     assert "Blue : the adapter that was kept" not in text
 
 
+def test_where_no_adapter_finished_the_gap_and_source_only_are_shown(
+    record: RunRecord, full: Adaptation
+) -> None:
+    tried = tuple(entry for entry in full.tried if entry.refused or entry.failed)
+    shown = section(
+        record, full.model_copy(update={"tried": tried, "kept": "source-only", "scatter": None, "reason": "mcc: refused."})
+    )  # fmt: skip
+    assert "Kept: source-only. Mcc: refused." in shown.text and "The gap between" in shown.text
+    assert "source-only kept" in shown.text and f"mcc ⚠ refused {adapted.REFUSED}" in shown.text
+    assert not shown.misplaced
+    printed(full.model_copy(update={"tried": tried, "kept": "source-only", "scatter": None}))
+
+
 def test_source_only_has_its_name_where_the_record_has_that_of_its_tuner(
     record: RunRecord, full: Adaptation
 ) -> None:

@@ -20,7 +20,7 @@ from tlcore.stages.domains import embedded_features
 from tlcore.stages.networks import load_network
 from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
 from tlcore.stages.train import checkpoint_of, keep
-from tlcore.stages.values import AdaptedModel, CheckedData, Trained
+from tlcore.stages.values import AdaptedModel, CheckedData, SourceOnlyModel, Trained
 from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
@@ -29,7 +29,7 @@ from tlcore.training.predict import predict, predict_features
 from tlcore.training.streams import StreamData
 from tlcore.values import TARGET, Adapted, Dataset, Preprocess
 
-__all__ = ["adapt"]
+__all__ = ["adapt", "look_at_source_only"]
 
 _PEEK = "target_test_accuracy"
 
@@ -105,6 +105,22 @@ def adapt(context: StageContext) -> AdaptedModel:
         checkpoint=checkpoint, adapted=adapted, source_only=before.model_copy(update={"strategy": base.strategy}),
         target_images=len(target_rows),
     )  # fmt: skip
+
+
+def look_at_source_only(context: StageContext) -> SourceOnlyModel:
+    """The same look at the source-only model that an adapter takes before it trains.
+
+    Inputs: data, pixels, model, embedded. Strategies: source, and validators in roles "validator-0", …. Option: max_images.
+    """
+    base = context.read("model", Trained).checkpoint
+    dataset = load_table(context.folder("data"), context.read("data", CheckedData))
+    watch = _Watch(context, dataset, pixels_for(context, base.preprocess), base.preprocess)
+    context.progress(0, 0, "looking at the source-only model")
+    seen = watch.look(load_network(context, "model", base), embedded_features(context), whole=True)
+    return SourceOnlyModel(
+        source_only=seen.model_copy(update={"strategy": base.strategy}),
+        target_images=len(rows_of(dataset, "train", TARGET)),
+    )
 
 
 def _domains(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:

@@ -34,6 +34,7 @@ STAGES: dict[str, str] = {
     "embed": "tlcore.stages.domains:embed_rows",
     "gap": "tlcore.stages.domains:gap",
     "adapt": "tlcore.stages.adapt:adapt",
+    "source-only": "tlcore.stages.adapt:look_at_source_only",
     "scatter": "tlcore.stages.domains:scatter",
     "evaluate": "tlcore.stages.evaluate:evaluate",
     "export": "tlcore.stages.export:export",

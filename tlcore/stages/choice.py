@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from tlcore.evaluation.gate import KEPT, NOT_KEPT, verdict
-from tlcore.stages.values import AdaptedModel, Trained
+from tlcore.stages.values import Trained
 from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
 __all__ = ["best_trained", "judge_adapters"]
@@ -23,33 +23,32 @@ def best_trained(trained: Sequence[tuple[_Tag, Trained]]) -> tuple[_Tag, Trained
 
 
 def judge_adapters(
-    adapted: Sequence[AdaptedModel], others: Sequence[Adapted], *, validators: Sequence[str], floor: float
-) -> Adaptation:
+    source_only: Adapted, adapted: Sequence[Adapted], others: Sequence[Adapted], *, validators: Sequence[str],
+    floor: float, target_images: int,
+) -> Adaptation:  # fmt: skip
     """The do-no-harm gate over all adapters that were tried.
 
     Of those that pass the rule against source-only (`tlcore.evaluation.gate.verdict`), the one with the highest score
     of all validators together is kept; where none passes, source-only is.
 
     Args:
+        adapted: those that finished, their names unique.
         others: adapters that were refused or failed.
     """
-    if not adapted:
-        raise ValueError("no adapter finished")
-    base = adapted[0].source_only
-    verdicts = [verdict(base, model.adapted, floor=floor) for model in adapted]
-    passed = [model.adapted for model, (good, _) in zip(adapted, verdicts, strict=True) if good]
+    verdicts = [verdict(source_only, entry, floor=floor) for entry in adapted]
+    passed = [entry for entry, (good, _) in zip(adapted, verdicts, strict=True) if good]
     # among equals the first
     kept = max(passed, key=lambda entry: entry.validator_score).strategy if passed else SOURCE_ONLY
     judged = [
-        model.adapted.model_copy(update={"verdict": _said(model.adapted.strategy, good, kept) + why})
-        for model, (good, why) in zip(adapted, verdicts, strict=True)
+        entry.model_copy(update={"verdict": _said(entry.strategy, good, kept) + why})
+        for entry, (good, why) in zip(adapted, verdicts, strict=True)
     ]
     reasons = [f"{entry.strategy}: {entry.verdict}" for entry in judged]
     reasons += [f"{entry.strategy}: failed, {entry.failed}" for entry in others if entry.failed]
     reasons += [f"{entry.strategy}: refused, {entry.refused}." for entry in others if entry.refused]
     return Adaptation(
-        source_only=base, tried=(*judged, *others), kept=kept,
-        validator=" + ".join(validators), reason=" ".join(reasons), target_images=adapted[0].target_images,
+        source_only=source_only, tried=(*judged, *others), kept=kept, validator=" + ".join(validators),
+        reason=" ".join(reasons), target_images=target_images,
     )  # fmt: skip
 
 

@@ -113,6 +113,13 @@ class AdaptedModel(Value):
     target_images: int
 
 
+class SourceOnlyModel(Value):
+    """How the source-only model looks from the target's side, where no adapter finished that could have said so."""
+
+    source_only: Adapted
+    target_images: int
+
+
 class Evaluation(Value):
     """The result on test images that nothing was chosen on."""
 
