@@ -150,13 +150,15 @@ class Shot(TrainedAdapter):
     target. Source images are therefore among what it needs. Without a bottleneck the source-only network is taken
     as it is, and "shot" moves its backbone: this is SHOT proper, source-free. The paper's classifier has normalised
     weights and its bottleneck ends in batch norm; here they are the plain head and the bottleneck of all adapters.
+
+    Nothing holds the network to the source once its features move: what it leaves is for the target alone.
     """
 
     card: ClassVar[Card] = Card(
         name="shot",
         summary="Frozen classifier; target features by information maximisation and centroid pseudo-labels",
         reference="Liang, Hu & Feng 2020, eq. 1 to 7; labels as in the authors' code of 2022",
-        traits=frozenset({"source-data", "target-data", "partial", "open"}),
+        traits=frozenset({"source-data", "target-data", "partial", "open", "target-only"}),
     )
 
     pseudo: float = Field(

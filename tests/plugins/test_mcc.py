@@ -140,10 +140,10 @@ def test_it_follows_classes_that_have_turned_where_source_training_does_not() ->
     assert accuracy[0.0] < 0.95 and accuracy[1.0] > 0.98
 
 
-def test_the_plan_has_the_reference_rate_and_no_module_of_its_own() -> None:
+def test_the_plan_has_the_common_rate_and_no_module_of_its_own() -> None:
     task = TrainTask(("a", "b"), 4, 10, 10, gmacs=4.1)  # a large network
     (phase,) = Mcc(train="all", steps=30, checkpoints=3).plan(task).phases
     assert isinstance(phase, Phase)
     groups = {group.parameters: group.lr for group in phase.moves[0].groups}
-    assert groups == {"backbone": pytest.approx(0.0005), "head": 0.005}
+    assert groups == {"backbone": pytest.approx(0.001), "head": 0.01}
     assert phase.streams == ("source", "target") and "partial" in Mcc.card.traits
