@@ -1,0 +1,22 @@
+"""The frozen values that cross from one stage to the next.
+
+Small values are pydantic models and travel as JSON. Tables and arrays stay in files of the run
+store; what travels for them is a `Ref`. Importing this module costs no torch, no polars, no timm.
+"""
+
+from __future__ import annotations
+
+from tlcore.values.adaptation import AccuracyEstimates, Adaptation, Adapted, DomainGap, Point, Scatter
+from tlcore.values.base import SOURCE, SOURCE_ONLY, TARGET, UNLABELLED, Interval, Json, Ref, Value
+from tlcore.values.data import DataReport, Dataset, Problem
+from tlcore.values.evaluation import Comparison, Metrics, Mistake, Parity
+from tlcore.values.models import Bottleneck, Candidate, Checkpoint, Epoch, Exported, Preprocess
+from tlcore.values.run import RunRecord
+from tlcore.values.selection import Chosen, Halving, Ranked, Ranking, Rung, Trial
+
+__all__ = [
+    "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck", "Candidate",
+    "Checkpoint", "Chosen", "Comparison", "DataReport", "Dataset", "DomainGap", "Epoch", "Exported", "Halving",
+    "Interval", "Json", "Metrics", "Mistake", "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref",
+    "RunRecord", "Rung", "Scatter", "Trial", "Value",
+]  # fmt: skip

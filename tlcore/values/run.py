@@ -1,0 +1,38 @@
+"""What a whole run has to say."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from tlcore.values.adaptation import Adaptation
+from tlcore.values.base import Json, Value
+from tlcore.values.data import DataReport
+from tlcore.values.evaluation import Comparison, Metrics, Parity
+from tlcore.values.models import Exported
+from tlcore.values.selection import Chosen, Halving, Ranking, Trial
+
+
+class RunRecord(Value):
+    """Everything a run has to say: what the run card shows and `tlcore run --json` prints (a part of)."""
+
+    run_id: str
+    name: str
+    created: str = Field(description="UTC, ISO 8601")
+    data: DataReport
+    thumbnails: dict[str, str] = Field({}, description="uri by sample_id, for the worst mistakes")
+    ranking: Ranking
+    chosen: Chosen
+    metrics: Metrics
+    baselines: tuple[Comparison, ...]
+    trials: tuple[Trial, ...]
+    halving: Halving | None = None
+    adaptation: Adaptation | None
+    parity: Parity
+    exported: Exported
+    onnx: str
+    card: str
+    seconds: dict[str, float]
+    cached: tuple[str, ...]
+    config: dict[str, Json]
+    versions: dict[str, str]
+    warnings: tuple[str, ...] = ()
