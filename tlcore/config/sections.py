@@ -1,99 +1,29 @@
-"""RunConfig: the one boundary where text becomes types.
-
-A run file is TOML with the sections below; relative paths in it are relative to the file. Flags of
-the command line override it. Unknown keys are refused with the nearest name.
-"""
+"""The sections of a run's configuration, with their bounds and defaults."""
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field
 
-from tlcore.errors import UserError
+from tlcore.config.choices import (
+    Choice,
+    DataChoice,
+    ModelChoice,
+    Section,
+    StrategyChoice,
+    TargetChoice,
+    several,
+)
 from tlcore.values import Json
 
 __all__ = [
-    "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "RunConfig",
-    "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config", "parse_listing",
+    "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "ListingConfig",
+    "RunConfig", "SelectionConfig",
 ]  # fmt: skip
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-
-
-class StrategyChoice(_Section):
-    """A strategy by name, with its options: "lp-ft", or {name = "lp-ft", epochs = 20}."""
-
-    name: str = Field(title="Strategy", description="a name from `tlcore plugins`")
-    options: dict[str, Json] = Field({}, title="Options", description="see `tlcore plugins show NAME`")
-
-
-def _choice(given: Any) -> Any:
-    if isinstance(given, str):
-        return {"name": given}
-    if isinstance(given, Mapping):
-        loose = {key: value for key, value in given.items() if key not in {"name", "options"}}
-        return {"name": given.get("name"), "options": {**given.get("options", {}), **loose}}
-    return given
-
-
-def data_choice(text: str) -> dict[str, Any]:
-    """PATH or NAME:PATH -> a data source: a folder is `image-folder`, a CSV or Parquet file is `manifest`."""
-    name, colon, rest = text.partition(":")
-    if colon and len(name) > 1 and "/" not in name and "\\" not in name:
-        return {"name": name, "options": {"path": rest}}
-    manifest = text.lower().endswith((".csv", ".parquet", ".pq"))
-    return {"name": "manifest" if manifest else "image-folder", "options": {"path": text}}
-
-
-def model_choice(text: str) -> dict[str, Any]:
-    """NAME:SPEC -> a model source: "timm:resnet18", "timm:mobilenetv3_*", "local:FOLDER", "local:FILE".
-
-    Raises:
-        ValueError: no source name before the colon.
-    """
-    name, colon, rest = text.partition(":")
-    if not colon or not rest:
-        raise ValueError(
-            f'"{text}" names no model source; write timm:NAME, timm:GLOB, local:FOLDER or local:FILE'
-        )
-    return {"name": name, "options": {"spec": rest}}
-
-
-Choice = Annotated[StrategyChoice, BeforeValidator(_choice)]
-DataChoice = Annotated[
-    StrategyChoice,
-    BeforeValidator(lambda given: data_choice(given) if isinstance(given, str) else _choice(given)),
-]
-ModelChoice = Annotated[
-    StrategyChoice,
-    BeforeValidator(lambda given: model_choice(given) if isinstance(given, str) else _choice(given)),
-]
-
-
-def _target(given: Any) -> Any:
-    """As for the source; a folder of target images need not be sorted by class."""
-    choice = data_choice(given) if isinstance(given, str) else _choice(given)
-    if isinstance(choice, dict) and choice.get("name") == "image-folder":
-        return {**choice, "options": {"labelled": False, **choice.get("options", {})}}
-    return choice
-
-
-TargetChoice = Annotated[StrategyChoice, BeforeValidator(_target)]
-
-
-def _several(given: Any) -> Any:
-    """One where several could stand."""
-    return [given] if isinstance(given, str | Mapping | BaseModel) else given
-
-
-class DataConfig(_Section):
+class DataConfig(Section):
     """Which images, and how they are checked and split."""
 
     model_config = ConfigDict(title="Data")
@@ -110,7 +40,7 @@ class DataConfig(_Section):
         title="Target domain",
         description="which domain of the table is the target; all others are labelled sources",
     )
-    target_classes: Annotated[tuple[str, ...] | None, BeforeValidator(_several)] = Field(
+    target_classes: Annotated[tuple[str, ...] | None, BeforeValidator(several)] = Field(
         None, title="Target classes", description="that occur among the target images, where somebody knows"
     )
     check: Choice = Field(StrategyChoice(name="image-table"), title="Check")
@@ -147,7 +77,7 @@ PANEL = ("logme", "knn", "logistic-probe", "parc")
 """Scorers of different families that together chose best in benchmarks/selection.py (DECISIONS, 11)."""
 
 
-class SelectionConfig(_Section):
+class SelectionConfig(Section):
     """How source models are ranked."""
 
     model_config = ConfigDict(title="Selection")
@@ -226,7 +156,7 @@ class SelectionConfig(_Section):
     )
 
 
-class FinetuneConfig(_Section):
+class FinetuneConfig(Section):
     """How the best candidates are trained on labelled images. The best strategy on validation is kept."""
 
     model_config = ConfigDict(title="Fine-tuning")
@@ -240,18 +170,18 @@ class FinetuneConfig(_Section):
     )
 
 
-class AdaptConfig(_Section):
+class AdaptConfig(Section):
     """How the gap to unlabelled target images is closed. Source-only is always a candidate."""
 
     model_config = ConfigDict(title="Adaptation")
 
-    strategies: Annotated[tuple[Choice, ...], BeforeValidator(_several)] = Field(
+    strategies: Annotated[tuple[Choice, ...], BeforeValidator(several)] = Field(
         (StrategyChoice(name="mcc"),),
         alias="try",
         title="Strategies",
         description="adapters that are tried where there are target images",
     )
-    validators: Annotated[tuple[Choice, ...], BeforeValidator(_several)] = Field(
+    validators: Annotated[tuple[Choice, ...], BeforeValidator(several)] = Field(
         (StrategyChoice(name="im"), StrategyChoice(name="bnm")),
         min_length=1,
         title="Validators",
@@ -278,7 +208,7 @@ class AdaptConfig(_Section):
     )
 
 
-class EvaluationConfig(_Section):
+class EvaluationConfig(Section):
     """How the result is measured."""
 
     model_config = ConfigDict(title="Evaluation")
@@ -291,7 +221,7 @@ class EvaluationConfig(_Section):
     )
 
 
-class ExportConfig(_Section):
+class ExportConfig(Section):
     """What leaves, and what it must prove."""
 
     model_config = ConfigDict(title="Export")
@@ -306,7 +236,7 @@ class ExportConfig(_Section):
     )
 
 
-class ComputeConfig(_Section):
+class ComputeConfig(Section):
     """Where candidates and shards of images are worked on."""
 
     model_config = ConfigDict(title="Compute")
@@ -333,7 +263,7 @@ class ComputeConfig(_Section):
     )
 
 
-class RunConfig(_Section):
+class RunConfig(Section):
     """One run: data, candidates, and every choice on the way to a proven file."""
 
     model_config = ConfigDict(title="tlcore run")
@@ -342,7 +272,7 @@ class RunConfig(_Section):
         "run", min_length=1, max_length=80, title="Name", description="shown in lists and on the run card"
     )
     data: DataConfig
-    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(_several)] = Field(
+    models: Annotated[tuple[ModelChoice, ...], BeforeValidator(several)] = Field(
         min_length=1,
         title="Source models",
         description="timm:NAME, timm:GLOB, local:FOLDER, local:FILE or NAME:SPEC of a plugin",
@@ -364,132 +294,8 @@ class RunConfig(_Section):
         return self.model_dump(mode="json", by_alias=True)
 
 
-class ListingConfig(_Section):
+class ListingConfig(Section):
     """Source models to list, and the limits that filter them; as in RunConfig."""
 
     models: tuple[ModelChoice, ...]
     selection: SelectionConfig = SelectionConfig()
-
-
-def parse_listing(
-    document: Mapping[str, Json], *, where: str = "configuration", command: str = "models"
-) -> ListingConfig:
-    """As `parse_config`, of what a listing needs.
-
-    Raises:
-        UserError: as `parse_config`.
-    """
-    try:
-        return ListingConfig.model_validate(document)
-    except ValidationError as error:
-        raise _explain(error, where, command) from None
-
-
-def parse_config(
-    document: Mapping[str, Json], *, where: str = "configuration", command: str = "run"
-) -> RunConfig:
-    """A RunConfig from plain data. Errors name the help of `command` of tlcore.
-
-    Raises:
-        UserError: every unknown or ill-typed entry by its section and name, with the nearest known name.
-    """
-    try:
-        return RunConfig.model_validate(document)
-    except ValidationError as error:
-        raise _explain(error, where, command) from None
-
-
-def load_run_file(path: Path, *, command: str = "run") -> dict[str, Any]:
-    """The run file as plain data, with relative paths made absolute against the file's folder.
-
-    Raises:
-        UserError: no such file, or not TOML (with line and column).
-    """
-    if not path.is_file():
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.toml")] if path.parent.is_dir() else [], n=1
-        )
-        raise UserError(
-            "no such run file" + (f'; did you mean "{near[0]}"?' if near else ""),
-            where=str(path),
-            hint=f"tlcore {command} --data FOLDER --models local:FOLDER",
-        )
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"not TOML: {error}", where=str(path)) from None
-    return _anchor(document, path.parent.resolve())
-
-
-def _anchor(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Relative places in the file's own terms: data.source, data.target, the specs of local models, result tables."""
-
-    def place(text: str) -> str:
-        return str((folder / Path(text).expanduser()).resolve())
-
-    data = document.get("data")
-    if isinstance(data, dict):
-        for key in ("source", "target"):
-            if isinstance(data.get(key), str):
-                data[key] = data_choice(data[key])
-            if isinstance(data.get(key), dict):
-                options = data[key].get("options", data[key])
-                for name in ("path", "root"):
-                    if isinstance(options.get(name), str):
-                        options[name] = place(options[name])
-    selection = document.get("selection")
-    if isinstance(selection, dict) and isinstance(selection.get("results"), str):
-        selection["results"] = place(selection["results"])
-    given = document.get("models")
-    if isinstance(given, str):
-        given = [given]
-    if isinstance(given, list):
-        document["models"] = [_anchored_model(entry, folder) for entry in given]
-    return document
-
-
-def _anchored_model(entry: Any, folder: Path) -> Any:
-    if isinstance(entry, str) and entry.partition(":")[2]:
-        entry = model_choice(entry)
-    if isinstance(entry, dict):
-        options = entry["options"] if isinstance(entry.get("options"), dict) else entry
-        spec = options.get("spec")
-        if isinstance(spec, str):
-            place = (folder / Path(spec).expanduser()).resolve()
-            # A spec of another source may be a hub name or a glob: only what exists beside the file is a path.
-            if entry.get("name") == "local" or place.exists():
-                options["spec"] = str(place)
-    return entry
-
-
-def _explain(error: ValidationError, where: str, command: str) -> UserError:
-    lines = []
-    for item in error.errors(include_url=False):
-        path = [str(part) for part in item["loc"]]
-        spot = ".".join(path)
-        if item["type"] == "extra_forbidden":
-            known = _fields_at(path[:-1])
-            near = difflib.get_close_matches(path[-1], known, n=1)
-            lines.append(
-                f'unknown option "{spot}"'
-                + (f'; did you mean "{near[0]}"?' if near else f" (known: {', '.join(known)})")
-            )
-        elif item["type"] == "missing":
-            lines.append(f'"{spot}" is missing')
-        else:
-            given = item.get("input")
-            shown = f" (given: {given!r})" if isinstance(given, str | int | float | bool) else ""
-            lines.append(f'"{spot}": {item["msg"].removeprefix("Value error, ")}{shown}')
-    return UserError("; ".join(lines), where=where, hint=f"tlcore {command} --help")
-
-
-def _fields_at(path: list[str]) -> list[str]:
-    model: type[BaseModel] = RunConfig
-    for part in path:
-        field = model.model_fields.get(part)
-        if field is None or not (
-            isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-        ):
-            return []
-        model = field.annotation
-    return sorted(field.alias or name for name, field in model.model_fields.items())
