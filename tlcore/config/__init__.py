@@ -23,5 +23,6 @@ from tlcore.config.sections import (
 
 __all__ = [
     "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "ListingConfig",
-    "RunConfig", "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config", "parse_listing",
+    "RunConfig", "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config",
+    "parse_listing",
 ]  # fmt: skip
