@@ -19,6 +19,8 @@ export OMP_WAIT_POLICY ?= PASSIVE
 WORKERS ?= -n 2 --dist worksteal
 # The published LogME that ours is timed against; of it only one module is loaded, so nothing it needs comes along.
 RIVAL := .venv/rival
+# Other packages for domain adaptation, that ours is timed against: without what they ask for that is here, or not needed.
+RIVALS := .venv/adaptation_rivals
 # A stranger's plugin, for the networks that timm has no name for; beside the environment, not in it.
 EXAMPLE := .venv/example_plugin
 
@@ -51,11 +53,17 @@ check: $(STAMP)
 	$(BIN)/mypy --strict tlcore
 	$(BIN)/lint-imports
 
-bench: $(STAMP) $(RIVAL) $(EXAMPLE)
-	$(BIN)/python -m benchmarks --rival $(RIVAL) --plugin $(EXAMPLE)
+bench: $(STAMP) $(RIVAL) $(RIVALS) $(EXAMPLE)
+	$(BIN)/python -m benchmarks --rival $(RIVAL) --adaptation-rivals $(RIVALS) --plugin $(EXAMPLE)
 
 $(RIVAL): $(STAMP)
 	$(BIN)/python -m pip install --quiet --no-deps --target $@ transformer-ranker==0.2.0
+	@touch $@
+
+$(RIVALS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --target $@ skada==0.6.0 POT==0.9.7.post1 skorch==1.4.0 \
+	  pytorch-adapt==0.0.83 pytorch-metric-learning==2.9.0 torchmetrics==1.9.0 lightning-utilities==0.15.3 \
+	  pandas==3.1.1 python-dateutil six tabulate
 	@touch $@
 
 $(EXAMPLE): $(STAMP)

@@ -1,10 +1,12 @@
 """All benchmarks in turn, each in a process of its own: what the measured figures of README.md come from.
 
-    python -m benchmarks [--rival FOLDER] [--plugin FOLDER] [--shared FOLDER]
+    python -m benchmarks [--rival FOLDER] [--adaptation-rivals FOLDER] [--plugin FOLDER] [--shared FOLDER]
 
---rival: a folder that transformer-ranker was installed in (`make bench` does it); without it, LogME's speed is left out.
---plugin: a folder that tests/example_plugin was installed in, for the networks that timm has no name for. The selection
-report reads the tables in benchmarks/results; their own commands are in benchmarks/ground_truth.py and selection.py.
+--rival: a folder that transformer-ranker was installed in; without it, LogME's speed is left out.
+--adaptation-rivals: likewise, for the side by side of adapters (`make bench` installs both).
+--plugin: a folder that tests/example_plugin was installed in, for the networks that timm has no name for.
+The reports on selection and adaptation read the tables in benchmarks/results, which take hours; their own commands stand
+in benchmarks/ground_truth.py, adaptation.py and office_caltech.py.
 Without photographs (--shared, default $TLCORE_SHARED or ../shared) the runs on real data are left out.
 """
 
@@ -24,6 +26,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rival")
+    parser.add_argument("--adaptation-rivals")
     parser.add_argument("--plugin")
     parser.add_argument("--shared", default=os.environ.get("TLCORE_SHARED", "../shared"))
     given = parser.parse_args()
@@ -31,7 +34,7 @@ def main() -> None:
     steps = [
         ["selection"], extraction, [*extraction, "--engine", "folded"], [*extraction, "--parts"],
         ["extraction", "--parts", "--images", "1000", "--models", "mobilenetv3_small_100"], ["scale"], ["listing"],
-        ["rank_twice"], ["ten_candidates"],
+        ["rank_twice"], ["ten_candidates"], ["adaptation_tables", "--cells"],
     ]  # fmt: skip
     if given.rival:
         steps = [["logme_speed", "--rival", given.rival, "--threads", n] for n in ("1", "2")] + steps
@@ -41,6 +44,8 @@ def main() -> None:
     if data.is_dir():
         plugin = ["--plugin", given.plugin] if given.plugin else []
         steps.append(["real_data", "--data", str(data), *plugin])
+        if given.adaptation_rivals:
+            steps.append(["adaptation_rivals", "--rival", given.adaptation_rivals])
     else:
         print(f"no photographs under {data}: the runs on real data are left out")
     failed = []

@@ -1,8 +1,8 @@
 """Every adapter on every pair of domains: what is chosen without labels, what the gate says, what an oracle would have had.
 
-    python -m benchmarks.adaptation [--store FOLDER] [--pairs NAME ...] [--adapters NAME ...] [--seeds N]
+    python -m benchmarks.adaptation [--store FOLDER] [--pairs NAME ...] [--adapters NAME ...] [--seeds N] [--results FILE]
 
-Writes benchmarks/results/adaptation.csv, one line per pair, adapter, mode and seed; benchmarks/adaptation_tables.py
+Writes benchmarks/results/adaptation.csv (or FILE), one line per pair, adapter, mode and seed; benchmarks/adaptation_tables.py
 reads it. The job may be killed and started again: what is done lies in the store.
 
 Digits: a small residual network (373,000 parameters) from scratch on 32 x 32 pixels; the source-only model is trained
@@ -273,6 +273,7 @@ def main() -> None:
     parser.add_argument("--pairs", nargs="*")
     parser.add_argument("--adapters", nargs="*")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
     bench = Bench(given.store.resolve(), shared_data())
     started = time.monotonic()
@@ -283,7 +284,7 @@ def main() -> None:
         except TlcoreError as error:
             print(f"{where}: {error}", flush=True)
             continue
-        keep(row, RESULTS)
+        keep(row, given.results)
         numbers = " ".join(
             f"{name} {row[name]}" for name in ("source_only", "chosen", "last", "oracle", "seconds")
         )

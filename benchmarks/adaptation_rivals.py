@@ -1,15 +1,12 @@
 """The same adaptation by tlcore, skada and pytorch-adapt: same features, network, optimiser, rates, batches and steps.
 
-    python -m benchmarks.adaptation_rivals --rival FOLDER [--store FOLDER] [--repeats 5]
+    python -m benchmarks.adaptation_rivals --rival FOLDER [--store FOLDER] [--repeats N] [--pairs NAME ...] [--methods NAME ...]
 
-FOLDER is where the rivals have been installed, beside this project's torch:
-
-    pip install --no-deps --target FOLDER skada POT skorch pytorch-adapt pytorch-metric-learning pandas python-dateutil pytz six
-
-(`adapt`, the third that was looked at, needs TensorFlow and was left out.) The features are those of the PACS pairs of
+FOLDER is where `make .venv/adaptation_rivals` installs them, beside this project's torch. (`adapt`, the third that was
+looked at, needs TensorFlow and was left out.) The features are those of the PACS pairs of
 benchmarks/adaptation.py (mobilenetv2_100), whose store is used. All in one process on one thread: each repeat is one
 seed, the order of the three rotates. Accuracy is that of the last step on the target's test images, CPU seconds are
-those of the whole training; ratios are of tlcore to the rival in the same repeat. Discriminators and weights of the
+those of the whole training (skada's to the nearest whole epoch); ratios are of tlcore to the rival in the same repeat. Discriminators and weights of the
 losses are tlcore's everywhere: skada's own discriminator ends in a softmax over one unit, which is 1 whatever comes in.
 What stays each tool's own: tlcore lets the reversed gradient grow with time (Ganin et al. 2016), skada reverses it in
 full from the start, and so does pytorch-adapt's DANN; its CDAN plays in two turns. tlcore weighs CDAN's images by the
@@ -19,7 +16,6 @@ certainty of their predictions, as pytorch-adapt's CDAN+E does; skada hands logi
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import tempfile
 import time
@@ -48,7 +44,7 @@ from tlcore.values import Bottleneck, Preprocess
 
 METHODS = ("coral", "dann", "cdan", "mcc")
 PAIRS = ("photo-art", "photo-sketch", "art-photo")
-STEPS, BATCH, SHAPE = 500, 32, Bottleneck(width=256, dropout=0.5)
+BATCH, SHAPE = 32, Bottleneck(width=256, dropout=0.5)
 LR, HIDDEN = 1e-2, {"dann": 256, "cdan": 1024}
 SGD = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-3}
 
@@ -63,11 +59,12 @@ class Task:
     test: NDArray[np.float32]
     truth: NDArray[np.int64]
     classes: tuple[str, ...]
+    steps: int
 
 
 def tlcore(method: str, task: Task, seed: int, registry: Registry) -> float:
     n, d = task.source.shape
-    adapter: Any = registry.build("adapter", method, {"train": "head", "steps": STEPS, "checkpoints": 1})
+    adapter: Any = registry.build("adapter", method, {"train": "head", "steps": task.steps, "checkpoints": 1})
     asked = TrainTask(task.classes, d, n, len(task.target), seed)
     network = Network(nn.Identity(), d, len(task.classes))
     nothing = np.zeros((1, 1, 1, 3), np.uint8)
@@ -121,8 +118,8 @@ def _judge(method: str, task: Task) -> nn.Module:
     return discriminator(width, HIDDEN[method])
 
 
-def _factor(step: int) -> float:
-    return float((1 + 10 * min(1.0, step / STEPS)) ** -0.75)
+def _factor(step: int, steps: int) -> float:
+    return float((1 + 10 * min(1.0, step / steps)) ** -0.75)
 
 
 def skada(method: str, task: Task, seed: int, registry: Registry) -> float:
@@ -135,10 +132,14 @@ def skada(method: str, task: Task, seed: int, registry: Registry) -> float:
     }[method]  # fmt: skip
     if method in HIDDEN:
         extra["domain_classifier"] = _Reversed(_judge(method, task))
-    per_epoch = math.ceil(max(len(task.source), len(task.target)) / BATCH)
-    schedule = LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=_factor, step_every="batch")
+    per_epoch = max(len(task.source), len(task.target)) // BATCH  # whole batches alone, of the larger domain
+    schedule = LRScheduler(
+        torch.optim.lr_scheduler.LambdaLR,
+        lr_lambda=lambda step: _factor(step, task.steps),
+        step_every="batch",
+    )
     net = make(
-        _Weighable(module), layer_name="bottleneck", batch_size=BATCH, max_epochs=math.ceil(STEPS / per_epoch),
+        _Weighable(module), layer_name="bottleneck", batch_size=BATCH, max_epochs=max(1, round(task.steps / per_epoch)),
         train_split=None, verbose=0, optimizer=torch.optim.SGD, lr=LR, callbacks=[("schedule", schedule)],
         **{f"optimizer__{name}": value for name, value in SGD.items()}, **extra,
     )  # fmt: skip
@@ -187,10 +188,10 @@ def pytorch_adapt(method: str, task: Task, seed: int, registry: Registry) -> flo
     else:
         hook = ClassifierHook(optimizers, weighter=SumWeighter(), post=[MCCHook(loss_fn=MCCLoss(T=2.5))])
     source, labels, target = (torch.from_numpy(v) for v in (task.source, task.labels, task.target))
-    for step in range(STEPS):
+    for step in range(task.steps):
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = LR * _factor(step)
+                group["lr"] = LR * _factor(step, task.steps)
         a, b = torch.randint(len(source), (BATCH,)), torch.randint(len(target), (BATCH,))
         batch = {
             "src_imgs": source[a], "src_labels": labels[a], "target_imgs": target[b],
@@ -203,7 +204,7 @@ def pytorch_adapt(method: str, task: Task, seed: int, registry: Registry) -> flo
     return float((found == task.truth).mean())
 
 
-def load(bench: Bench, pair: str) -> Task:
+def load(bench: Bench, pair: str, steps: int) -> Task:
     from tlcore.stages.tables import load_table, rows_of
     from tlcore.stages.values import CheckedData
     from tlcore.values import TARGET
@@ -217,7 +218,7 @@ def load(bench: Bench, pair: str) -> Task:
     source, target = rows_of(table, "train", labelled=True), rows_of(table, "train", TARGET)
     test = rows_of(table, "test", TARGET, labelled=True)
     return Task(
-        features[source], labels[source], features[target], features[test], labels[test], table.classes
+        features[source], labels[source], features[target], features[test], labels[test], table.classes, steps
     )
 
 
@@ -228,19 +229,24 @@ def main() -> None:
     parser.add_argument("--rival", type=Path, required=True)
     parser.add_argument("--store", type=Path, default=Path(".tlcore-adaptation"))
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=PAIRS)
+    parser.add_argument("--methods", nargs="*", choices=METHODS, default=METHODS)
+    parser.add_argument("--steps", type=int, default=500)
     given = parser.parse_args()
     sys.path.append(str(given.rival.resolve()))  # last: the rivals work with this project's own packages
     bench = Bench(given.store.resolve(), shared_data())
     torch.set_num_threads(1)
     tools: list[Callable[[str, Task, int, Registry], float]] = [tlcore, skada, pytorch_adapt]
-    tasks = {pair: load(bench, pair) for pair in PAIRS}
+    tasks = {pair: load(bench, pair, given.steps) for pair in given.pairs}
     for tool in tools:
-        tool("mcc", tasks[PAIRS[0]], 0, bench.registry)  # imports and first calls are not what is compared
+        tool(
+            "mcc", next(iter(tasks.values())), 0, bench.registry
+        )  # imports and first calls are not what is compared
     print(
         f"{'pair':14}{'method':8}{'tool':15}{'accuracy, %':>22}{'CPU s':>8}   tlcore's CPU time as a share of it"
     )
     for pair, task in tasks.items():
-        for method in METHODS:
+        for method in given.methods:
             accuracy: dict[str, list[float]] = {tool.__name__: [] for tool in tools}
             seconds: dict[str, list[float]] = {tool.__name__: [] for tool in tools}
             for seed in range(given.repeats):
