@@ -3,14 +3,16 @@
     python -m benchmarks.adaptation_rivals --rival FOLDER [--store FOLDER] [--repeats N] [--pairs NAME ...] [--methods NAME ...]
 
 FOLDER is where `make .venv/adaptation_rivals` installs them, beside this project's torch. (`adapt`, the third that was
-looked at, needs TensorFlow and was left out.) The features are those of the PACS pairs of
-benchmarks/adaptation.py (mobilenetv2_100), whose store is used. All in one process on one thread: each repeat is one
-seed, the order of the three rotates. Accuracy is that of the last step on the target's test images, CPU seconds are
-those of the whole training (skada's to the nearest whole epoch); ratios are of tlcore to the rival in the same repeat. Discriminators and weights of the
-losses are tlcore's everywhere: skada's own discriminator ends in a softmax over one unit, which is 1 whatever comes in.
-What stays each tool's own: tlcore lets the reversed gradient grow with time (Ganin et al. 2016), skada reverses it in
-full from the start, and so does pytorch-adapt's DANN; its CDAN plays in two turns. tlcore weighs CDAN's images by the
-certainty of their predictions, as pytorch-adapt's CDAN+E does; skada hands logits, not probabilities, to the product.
+looked at, needs TensorFlow and was left out.) The features are those of the PACS pairs of benchmarks/adaptation.py
+(mobilenetv2_100), whose store is used. All in one process on one thread: each repeat is one seed, the order of the three
+rotates. Accuracy is that of the last step on the target's test images, CPU seconds are those of the whole training
+(skada's to the nearest whole epoch); ratios are of tlcore to the rival in the same repeat.
+
+Discriminators and weights of the losses are tlcore's everywhere: skada's own discriminator ends in a softmax over one
+unit, which is 1 whatever comes in. What stays each tool's own: tlcore lets the reversed gradient grow with time (Ganin
+et al. 2016), skada reverses it in full from the start, and so does pytorch-adapt's DANN; its CDAN plays in two turns.
+tlcore weighs CDAN's images by the certainty of their predictions, as pytorch-adapt's CDAN+E does; skada hands logits,
+not probabilities, to the product.
 """
 
 from __future__ import annotations
