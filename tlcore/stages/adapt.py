@@ -91,7 +91,7 @@ def adapt(context: StageContext) -> AdaptedModel:
             "target_only": not asked,
             "accuracy_last": peeks[-1] if peeks else None,
             "accuracy_oracle": max(peeks) if peeks else None,
-            "seconds": round(time.monotonic() - started, 3),
+            "seconds": round(result.earlier_seconds + time.monotonic() - started, 3),
             "history": result.history,
             "stopped": result.stopped,
         }

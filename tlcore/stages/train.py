@@ -66,7 +66,7 @@ def train(context: StageContext) -> Trained:
     return Trained(
         checkpoint=checkpoint,
         validation=result.measures["validation_accuracy"],
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(result.earlier_seconds + time.monotonic() - started, 3),
     )
 
 

@@ -64,7 +64,8 @@ class TrainJob:
 @dataclass(frozen=True)
 class TrainResult:
     """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit.
-    stopped: where and why a phase ended early; empty where none did."""
+    stopped: where and why a phase ended early; empty where none did. earlier_seconds: what processes that were killed
+    had spent on what was saved."""
 
     history: tuple[Epoch, ...]
     chosen_phase: str
@@ -72,3 +73,4 @@ class TrainResult:
     measures: Mapping[str, float]
     resumed_from_step: int | None
     stopped: str = ""
+    earlier_seconds: float = 0.0

@@ -51,6 +51,9 @@ class _State:
     best_phase: str = ""
     warned: bool = False
     stopped: str = ""
+    earlier_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    """Of this process; not saved."""
 
 
 def run_plan(job: TrainJob) -> TrainResult:
@@ -86,7 +89,13 @@ def run_plan(job: TrainJob) -> TrainResult:
     for value in job.network.parameters():
         value.requires_grad_(True)
     return TrainResult(
-        tuple(state.history), state.best_phase, state.best_epoch, state.best_shown, resumed, state.stopped
+        tuple(state.history),
+        state.best_phase,
+        state.best_epoch,
+        state.best_shown,
+        resumed,
+        state.stopped,
+        state.earlier_seconds,
     )
 
 
@@ -310,6 +319,7 @@ def _save(
                     "phase": state.phase, "step": state.step, "sums": state.sums, "epoch_seconds": state.epoch_seconds,
                     "best_choice": state.best_choice, "best_epoch": state.best_epoch, "best_shown": state.best_shown,
                     "best_phase": state.best_phase, "stopped": state.stopped, "warned": state.warned,
+                    "earlier_seconds": state.earlier_seconds + time.monotonic() - state.started,
                     "history": [line.model_dump() for line in state.history],
                 }
             ),
