@@ -65,8 +65,8 @@ def adapt_model(
         finished.append((result, model.model_copy(update={"adapted": named})))
     base, images = _source_only(run, places, candidate, embedded, finished)
     verdict = judge_adapters(
-        base, [model.adapted for _, model in finished], others, floor=config.source_floor, target_images=images,
-        validators=[choice.name for choice in config.validators],
+        base, [model.adapted for _, model in finished], others, floor=config.source_floor, classes=len(classes),
+        target_images=images, validators=[choice.name for choice in config.validators],
     )  # fmt: skip
     verdict = verdict.model_copy(update={"gap": gap})
     if not finished:

@@ -29,7 +29,7 @@ def adapted(**parts: object) -> Adapted:
 
 
 def test_what_every_validator_prefers_is_kept() -> None:
-    kept, why = verdict(SOURCE_ONLY, adapted(), floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, adapted(), floor=0.05, classes=10)
     assert kept and "im 1.200 above 1.000" in why and "agreement with clusters 0.600 above 0.500" in why
 
 
@@ -37,37 +37,38 @@ def test_what_every_validator_prefers_is_kept() -> None:
     "scores", [{"im": 0.9, "bnm": 0.7}, {"im": 1.2, "bnm": 0.6}, {"im": float("nan"), "bnm": 0.7}]
 )
 def test_one_validator_against_it_is_enough(scores: dict[str, float]) -> None:
-    kept, why = verdict(SOURCE_ONLY, adapted(validators=scores), floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, adapted(validators=scores), floor=0.05, classes=10)
     assert not kept and "is not above source-only's" in why
 
 
 @pytest.mark.parametrize("agreement", [None, 0.0, 0.5, 0.509, float("nan")])
 def test_confidence_alone_is_not_enough(agreement: float | None) -> None:
-    kept, why = verdict(SOURCE_ONLY, adapted(cluster_agreement=agreement), floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, adapted(cluster_agreement=agreement), floor=0.05, classes=10)
     assert not kept and "clusters" in why
-    assert verdict(SOURCE_ONLY, adapted(cluster_agreement=0.5 + AGREEMENT), floor=0.05)[0]
+    assert verdict(SOURCE_ONLY, adapted(cluster_agreement=0.5 + AGREEMENT), floor=0.05, classes=10)[0]
 
 
-def test_the_most_frequent_class_may_grow_a_little() -> None:
-    assert verdict(SOURCE_ONLY, adapted(top_share=0.3 + SHARE), floor=0.05)[0]
-    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.41), floor=0.05)
-    assert not kept and "one class takes 41.0 %" in why
+@pytest.mark.parametrize(("classes", "growth"), [(2, 1 / 6), (3, 1 / 9), (7, SHARE), (1000, SHARE)])
+def test_the_most_frequent_class_may_grow_a_little(classes: int, growth: float) -> None:
+    assert verdict(SOURCE_ONLY, adapted(top_share=0.3 + growth), floor=0.05, classes=classes)[0]
+    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.31 + growth), floor=0.05, classes=classes)
+    assert not kept and "one class takes" in why
 
 
 def test_source_accuracy_below_the_floor_is_named() -> None:
-    kept, why = verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.84), floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.84), floor=0.05, classes=10)
     assert not kept and "84.0 %" in why and "5 points below" in why
-    assert verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.85), floor=0.05)[0]
+    assert verdict(SOURCE_ONLY, adapted(source_validation_accuracy=0.85), floor=0.05, classes=10)[0]
 
 
 def test_a_network_for_the_target_alone_is_not_asked_for_source_accuracy() -> None:
     alone = adapted(source_validation_accuracy=0.1, target_only=True)
-    kept, why = verdict(SOURCE_ONLY, alone, floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, alone, floor=0.05, classes=10)
     assert kept and "for the target alone" in why
 
 
 def test_a_class_that_took_over_is_never_kept() -> None:
-    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.7, nuclear_norm=0.1), floor=0.05)
+    kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.7, nuclear_norm=0.1), floor=0.05, classes=10)
     assert not kept and "one class takes 70.0 % of its target predictions" in why
 
 

@@ -67,7 +67,9 @@ def adaptation(folder: Path, classes: tuple[str, ...] = CLASSES) -> Adaptation:
     # dann passes and is kept
     told = [
         entry.model_copy(update={"verdict": ("Kept: " if good else "Not kept: ") + why})
-        for entry, (good, why) in ((entry, verdict(base, entry, floor=0.05)) for entry in tried)
+        for entry, (good, why) in (
+            (entry, verdict(base, entry, floor=0.05, classes=len(classes))) for entry in tried
+        )
     ]
     refused = Adapted(strategy="mcc", validator_score=0, source_validation_accuracy=0, refused=REFUSED)
     failed = Adapted(

@@ -21,7 +21,7 @@ def adapted(name: str, score: float, agreement: float = 0.7) -> Adapted:
 
 
 def verdicts(*entries: Adapted) -> tuple[str, dict[str, str]]:
-    judged = judge_adapters(BASE, entries, (), validators=["im"], floor=0.05, target_images=9)
+    judged = judge_adapters(BASE, entries, (), validators=["im"], floor=0.05, classes=10, target_images=9)
     return judged.kept, {entry.strategy: entry.verdict for entry in judged.tried}
 
 
@@ -42,6 +42,6 @@ def test_where_all_were_refused_or_failed_source_only_is_kept_and_each_says_why(
         BASE.model_copy(update={"strategy": "dann", "refused": "not sound here"}),
         BASE.model_copy(update={"strategy": "mcc", "failed": "the loss is not finite"}),
     ]
-    judged = judge_adapters(BASE, (), others, validators=["im"], floor=0.05, target_images=9)
+    judged = judge_adapters(BASE, (), others, validators=["im"], floor=0.05, classes=10, target_images=9)
     assert judged.kept == SOURCE_ONLY and judged.tried == tuple(others)
     assert "dann: refused, not sound here." in judged.reason and "mcc: failed, the loss" in judged.reason

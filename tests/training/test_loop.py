@@ -99,7 +99,9 @@ def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
         line.model_dump(exclude={"seconds"}) for line in expected.history
     ]
     assert (result.chosen_phase, result.chosen_epoch) == (expected.chosen_phase, expected.chosen_epoch)
-    assert expected.earlier_seconds == 0 and (result.earlier_seconds > 0) == (result.resumed_from_step is not None)
+    assert expected.earlier_seconds == 0 and (result.earlier_seconds > 0) == (
+        result.resumed_from_step is not None
+    )
 
 
 def test_a_resume_file_holds_tensors_and_plain_values_only(make_job: Make) -> None:

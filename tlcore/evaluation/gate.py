@@ -13,8 +13,8 @@ __all__ = ["AGREEMENT", "KEPT", "NOT_KEPT", "SHARE", "collapse", "collapsed", "v
 
 AGREEMENT = 0.01
 """Least gain in the agreement of predictions and clusters, an adjusted mutual information in [0, 1]."""
-SHARE = 0.1
-"""By how much the share of the most frequent class may grow."""
+SHARE = 0.05
+"""By how much the share of the most frequent class may grow; of few classes by a third of an even share."""
 KEPT, NOT_KEPT = "Kept: ", "Not kept: "
 """What is put before a verdict when all adapters have been judged."""
 
@@ -38,7 +38,7 @@ def collapse(source_only: Adapted, adapted: Adapted) -> str:
     )
 
 
-def verdict(source_only: Adapted, adapted: Adapted, *, floor: float) -> tuple[bool, str]:
+def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: int) -> tuple[bool, str]:
     """Whether the adapted network may replace source-only, and why, in one sentence.
 
     Passed only if all hold:
@@ -46,7 +46,8 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float) -> tuple[bo
     - every validator scores it above source-only; a score that is not finite never does;
     - its predictions agree with the clusters of its target features by `AGREEMENT` more than source-only's do with the
       clusters of theirs: confidence alone, which adapters train, does not bring that about;
-    - the most frequent class takes at most `SHARE` more of the target images than with source-only;
+    - the most frequent of K `classes` takes at most max(`SHARE`, 1 / (3 K)) more of the target images than with
+      source-only;
     - its accuracy on source validation images is at most `floor` below source-only's (not asked of a network that is for
       the target alone).
 
@@ -63,10 +64,11 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float) -> tuple[bo
             f"its predictions agree with the clusters of its features by {_number(agreement)}, which is not {AGREEMENT:g} more"
             f" than source-only's {_number(before)}"
         )
-    if not adapted.top_share <= source_only.top_share + SHARE + 1e-9:
+    growth = max(SHARE, 1 / (3 * classes))
+    if not adapted.top_share <= source_only.top_share + growth + 1e-9:
         against.append(
-            f"one class takes {_percent(adapted.top_share)} of its target predictions (source-only:"
-            f" {_percent(source_only.top_share)})"
+            f"one class takes {_percent(adapted.top_share)} of its target predictions, more than {100 * growth:.0f} points"
+            f" above source-only's {_percent(source_only.top_share)}"
         )
     lost = source_only.source_validation_accuracy - adapted.source_validation_accuracy
     # a hair of tolerance: 0.90 - 0.05 is not 0.85 in binary

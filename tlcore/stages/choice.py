@@ -24,7 +24,7 @@ def best_trained(trained: Sequence[tuple[_Tag, Trained]]) -> tuple[_Tag, Trained
 
 def judge_adapters(
     source_only: Adapted, adapted: Sequence[Adapted], others: Sequence[Adapted], *, validators: Sequence[str],
-    floor: float, target_images: int,
+    floor: float, classes: int, target_images: int,
 ) -> Adaptation:  # fmt: skip
     """The do-no-harm gate over all adapters that were tried.
 
@@ -35,7 +35,7 @@ def judge_adapters(
         adapted: those that finished, their names unique.
         others: adapters that were refused or failed.
     """
-    verdicts = [verdict(source_only, entry, floor=floor) for entry in adapted]
+    verdicts = [verdict(source_only, entry, floor=floor, classes=classes) for entry in adapted]
     passed = [entry for entry, (good, _) in zip(adapted, verdicts, strict=True) if good]
     # among equals the first
     kept = max(passed, key=lambda entry: entry.validator_score).strategy if passed else SOURCE_ONLY
