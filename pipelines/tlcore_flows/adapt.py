@@ -127,7 +127,7 @@ def _sound(run: Wiring, known: Contract) -> tuple[list[StrategyChoice], list[Ada
     sound: list[StrategyChoice] = []
     refused: list[Adapted] = []
     for choice in run.config.adapt.strategies:
-        adapter = cast(Adapter, registry.build("adapter", choice.name, choice.options, where="[adapt] try"))
+        adapter = cast(Adapter, registry.build("adapter", choice.name, choice.options, where="adapt.try"))
         why = unsound(adapter.card, known.label_sets)
         if why:
             refused.append(_without_result(choice.name, refused=why))

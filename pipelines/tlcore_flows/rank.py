@@ -17,6 +17,7 @@ from prefect import flow
 
 from tlcore.config import RunConfig
 from tlcore.errors import PluginError, TlcoreError, UserError
+from tlcore.evaluation.label_sets import contract
 from tlcore.features.shards import merge_groups, shard_bounds
 from tlcore.selection.constraints import constrain, none_left, over_latency, with_latencies
 from tlcore.selection.ranking import left_out
@@ -149,7 +150,11 @@ def _data(run: Wiring) -> tuple[Ref, CheckedData]:
         },
         strategies={"check": as_choice("data-check", data.check)},
     )
-    return checked, run.store.read(checked, CheckedData)
+    found = run.store.read(checked, CheckedData)
+    if found.has_target:
+        # only to refuse here, in seconds, what would be refused after the training
+        contract(run.config.adapt.label_sets, data.target_classes, found.classes)
+    return checked, found
 
 
 def _domains(config: RunConfig) -> dict[str, Json]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from tlcore.config import ListingConfig, RunConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
+from tlcore.evaluation.panel import Panel
+from tlcore.protocols import Validator
 from tlcore.registry import Registry
 
 __all__ = ["check", "check_listing", "chosen"]
@@ -16,7 +19,7 @@ PLACES = {"image-folder": "path", "manifest": "path", "local": "spec"}
 
 
 def chosen(config: RunConfig) -> Iterator[tuple[str, str, StrategyChoice]]:
-    """(where it stands, kind, choice) of every strategy that this run would use."""
+    """(where it stands, kind, choice) of every strategy that this run would use, or may use."""
     yield "data.source", "data-source", config.data.source
     if config.data.target is not None:
         yield "data.target", "data-source", config.data.target
@@ -27,13 +30,18 @@ def chosen(config: RunConfig) -> Iterator[tuple[str, str, StrategyChoice]]:
         yield "selection.scorers", "scorer", scorer
     for tuner in config.finetune.strategies:
         yield "finetune.try", "tuner", tuner
-    if config.data.target is not None:
+    if may_have_target(config):
         for adapter in config.adapt.strategies:
             yield "adapt.try", "adapter", adapter
         for choice in config.adapt.validators:
             yield "adapt.validators", "validator", choice
     yield "evaluation.scratch", "tuner", config.evaluation.scratch
     yield "export.exporter", "exporter", config.export.exporter
+
+
+def may_have_target(config: RunConfig) -> bool:
+    """Target images were named, or may stand in the source's table; a folder by itself has none."""
+    return config.data.target is not None or config.data.source.name != "image-folder"
 
 
 def check(config: RunConfig, registry: Registry, *, command: str = "run") -> None:
@@ -43,12 +51,14 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         command: of tlcore, whose help errors name.
 
     Raises:
-        UserError: an unknown strategy, a wrong option (with the nearest name), a path that is not there, or a table
-            that cannot be read.
+        UserError: an unknown strategy, a wrong option (with the nearest name), a validator named twice, a path that is not
+            there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     for where, kind, choice in chosen(config):
         _check_choice(registry, where, kind, choice, command)
+    if may_have_target(config):
+        Panel([cast(Validator, registry.build("validator", c.name, c.options)) for c in config.adapt.validators])
     if config.selection.results:
         from tlcore.models.results import read_results
 

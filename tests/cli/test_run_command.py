@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from tlcore.config import RunConfig, StrategyChoice, parse_config
 from tlcore.errors import UserError
+from tlcore.registry import Registry
 from tlcore_flows import cli_flags, server, strategies
 
 
@@ -173,6 +174,19 @@ def test_adapters_are_not_checked_without_a_target(images: Path) -> None:
         {"data": {"source": str(images)}, "models": ["local:x"], "adapt": {"try": ["no-such-adapter"]}}
     )
     assert "adapter" not in {kind for _, kind, _ in strategies.chosen(config)}
+    table = {"data": {"source": "pacs.csv", "target_domain": "sketch"}, "models": ["local:x"]}
+    assert "adapter" in {kind for _, kind, _ in strategies.chosen(parse_config(table))}
+
+
+def test_a_validator_named_twice_is_refused_before_anything_is_started(images: Path) -> None:
+    config = parse_config(
+        {
+            "data": {"source": str(images), "target": str(images)}, "models": [f"local:{images}"],
+            "adapt": {"validators": ["im", "bnm", "im"]},
+        }
+    )  # fmt: skip
+    with pytest.raises(UserError, match="named twice: im, bnm, im"):
+        strategies.check(config, Registry.discover())
 
 
 def made(*flags: tuple[str, Any], file: Path | None = None, allow_download: bool = False) -> dict[str, Any]:

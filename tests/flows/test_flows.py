@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.conftest import write_images, write_zoo
 from tlcore.config import parse_config
 from tlcore.errors import UserError
 
@@ -27,3 +28,20 @@ def test_not_even_the_error_of_a_flow_is_pickled(flow_name: str, store: Path, pr
     for path in written:
         document = json.loads(path.read_text(encoding="utf-8"))
         assert document["__exc_type__"] == "tlcore.errors.UserError"
+
+
+def test_what_is_said_of_the_target_is_checked_before_anything_is_decoded(
+    tmp_path: Path, store: Path
+) -> None:
+    from tlcore_flows.rank import rank
+
+    photos, target = (write_images(tmp_path / name, 4, seed=n) for n, name in enumerate(("photos", "target")))
+    config = parse_config(
+        {
+            "data": {"source": str(photos), "target": str(target), "target_classes": ["unicorn"]},
+            "models": [f"local:{write_zoo(tmp_path / 'zoo')}"],
+        }
+    )
+    with pytest.raises(UserError, match="shares no class with the source"):
+        rank(config, store=str(store))
+    assert {path.name for path in (store / "stages").iterdir()} <= {"load", "check", "candidates"}

@@ -24,9 +24,7 @@ class Panel:
         self.validators = tuple(validators)
         self.names = tuple(validator.card.name for validator in validators)
         if len(set(self.names)) < len(self.names):
-            raise UserError(
-                f"a validator is named twice: {', '.join(self.names)}", where="[adapt] validators"
-            )
+            raise UserError(f"a validator is named twice: {', '.join(self.names)}", where="adapt.validators")
 
     def scores(self, outputs: ValidatorOutputs) -> dict[str, float]:
         """Each validator's score, in order.
@@ -56,7 +54,7 @@ class Panel:
             if bounds is None:
                 raise UserError(
                     f'the validator "{validator.card.name}" has no bounds and cannot be put together with others',
-                    where="[adapt] validators",
+                    where="adapt.validators",
                     hint="use it by itself",
                 )
             low, high = bounds
