@@ -258,7 +258,9 @@ def _step(
     total.backward()  # type: ignore[no-untyped-call]
     if phase.clip_norm is not None:
         own = [value for group in optimizer.param_groups for value in group["params"]]
-        torch.nn.utils.clip_grad_norm_(own, phase.clip_norm)
+        norm = torch.nn.utils.get_total_norm([value.grad for value in own if value.grad is not None])
+        if norm > phase.clip_norm:  # mostly it is not, and clip_grad_norm_ would multiply by one
+            torch.nn.utils.clip_grads_with_norm_(own, phase.clip_norm, norm)
     optimizer.step()
 
 
