@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from tlcore.evaluation.gate import verdict
-from tlcore.values import Adapted
+from tlcore.values import AccuracyEstimates, Adapted
 
 RESULTS = Path(__file__).parent / "results" / "adaptation.csv"
 CLOSED = Path(__file__).parent / "results" / "office_caltech.csv"
@@ -71,6 +71,7 @@ def accepted(row: Row) -> bool:
             strategy=row["adapter"], validator_score=evidence["score"][i], validators={n: seen[n] for n in VALIDATORS},
             source_validation_accuracy=evidence["source"][i], target_only=evidence["target_only"] and i == 1,
             nuclear_norm=seen["bnm"], top_share=evidence["share"][i], cluster_agreement=seen["class-ami"],
+            estimates=AccuracyEstimates.model_validate(evidence["estimates"][i]),
         )
         for i, seen in enumerate((evidence["before"], evidence["after"]))
     )  # fmt: skip

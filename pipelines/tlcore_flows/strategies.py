@@ -58,7 +58,9 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
     for where, kind, choice in chosen(config):
         _check_choice(registry, where, kind, choice, command)
     if may_have_target(config):
-        Panel([cast(Validator, registry.build("validator", c.name, c.options)) for c in config.adapt.validators])
+        Panel(
+            [cast(Validator, registry.build("validator", c.name, c.options)) for c in config.adapt.validators]
+        )
     if config.selection.results:
         from tlcore.models.results import read_results
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tlcore.evaluation.gate import AGREEMENT, SHARE, collapse, collapsed, verdict
 from tlcore.evaluation.label_free import batch_nuclear_norm, top_share
-from tlcore.values import Adapted
+from tlcore.values import AccuracyEstimates, Adapted
 
 SOURCE_ONLY = Adapted(
     strategy="source-only", validator_score=0.5, validators={"im": 1.0, "bnm": 0.6}, source_validation_accuracy=0.9,
@@ -53,6 +53,25 @@ def test_the_most_frequent_class_may_grow_a_little(classes: int, growth: float) 
     assert verdict(SOURCE_ONLY, adapted(top_share=0.3 + growth), floor=0.05, classes=classes)[0]
     kept, why = verdict(SOURCE_ONLY, adapted(top_share=0.31 + growth), floor=0.05, classes=classes)
     assert not kept and "one class takes" in why
+
+
+def expecting(low: float, high: float) -> AccuracyEstimates:
+    middle = (low + high) / 2
+    return AccuracyEstimates(
+        atc_confidence=low,
+        atc_entropy=middle,
+        difference_of_confidences=high,
+        low=low,
+        high=high,
+        temperature=1,
+    )
+
+
+@pytest.mark.parametrize(("high", "kept"), [(0.9, True), (0.46, True), (0.44, False), (0.05, False)])
+def test_an_expected_accuracy_far_below_source_only_is_refused(high: float, kept: bool) -> None:
+    base = SOURCE_ONLY.model_copy(update={"estimates": expecting(0.6, 0.7)})
+    found, why = verdict(base, adapted(estimates=expecting(0.01, high)), floor=0.05, classes=10)
+    assert found == kept and ("expected target accuracy" in why) != kept
 
 
 def test_source_accuracy_below_the_floor_is_named() -> None:

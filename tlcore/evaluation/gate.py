@@ -9,12 +9,14 @@ import math
 
 from tlcore.values import Adapted
 
-__all__ = ["AGREEMENT", "KEPT", "NOT_KEPT", "SHARE", "collapse", "collapsed", "verdict"]
+__all__ = ["AGREEMENT", "EXPECTED", "KEPT", "NOT_KEPT", "SHARE", "collapse", "collapsed", "verdict"]
 
 AGREEMENT = 0.01
 """Least gain in the agreement of predictions and clusters, an adjusted mutual information in [0, 1]."""
 SHARE = 0.05
 """By how much the share of the most frequent class may grow; of few classes by a third of an even share."""
+EXPECTED = 0.15
+"""How far the highest estimate of its accuracy may lie below the lowest of source-only's."""
 KEPT, NOT_KEPT = "Kept: ", "Not kept: "
 """What is put before a verdict when all adapters have been judged."""
 
@@ -48,6 +50,8 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: in
       clusters of theirs: confidence alone, which adapters train, does not bring that about;
     - the most frequent of K `classes` takes at most max(`SHARE`, 1 / (3 K)) more of the target images than with
       source-only;
+    - the highest estimate of its target accuracy (ATC, difference of confidences) is at most `EXPECTED` below the lowest of
+      source-only's: the estimates err, but not about a network whose classes have changed places;
     - its accuracy on source validation images is at most `floor` below source-only's (not asked of a network that is for
       the target alone).
 
@@ -69,6 +73,12 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: in
         against.append(
             f"one class takes {_percent(adapted.top_share)} of its target predictions, more than {100 * growth:.0f} points"
             f" above source-only's {_percent(source_only.top_share)}"
+        )
+    before_it, after_it = source_only.estimates, adapted.estimates
+    if before_it and after_it and not after_it.high >= before_it.low - EXPECTED:
+        against.append(
+            f"its expected target accuracy is {_percent(after_it.high)} at most, and source-only's {_percent(before_it.low)} at"
+            " least"
         )
     lost = source_only.source_validation_accuracy - adapted.source_validation_accuracy
     # a hair of tolerance: 0.90 - 0.05 is not 0.85 in binary
