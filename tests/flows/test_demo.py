@@ -18,7 +18,7 @@ def test_the_first_run_is_ten_labelled_scans_a_class_and_shows_whether_the_ranki
     assert config.selection.verify
 
 
-def test_the_second_run_adapts_by_coral_and_dann(tmp_path: Path) -> None:
+def test_the_second_run_adapts_by_mcc_and_shot(tmp_path: Path) -> None:
     config = demo.adaptation_config(tmp_path)
     assert config.data.target is not None
     assert [choice.name for choice in config.adapt.strategies] == ["mcc", "shot"]
