@@ -3,8 +3,8 @@
     python -m benchmarks.adaptation_tables [--cells]
 
 Prints, from benchmarks/results: every pair and adapter as means over seeds (--cells), each pair with the default adapter
-and with the choice among all adapters, and how often the do-no-harm gate is wrong. The verdicts are those of the gate as
-it is now, on the evidence that was kept; no image or network is needed.
+and with the choice among all adapters, each adapter, and how often the do-no-harm gate is
+wrong. The verdicts are those of the gate as it is now, on the evidence that was kept; no image or network is needed.
 
 Harm and help are differences of more than half a point of target test accuracy, label-free choice against source-only.
 A false acceptance is harm that the gate lets pass, a false rejection help that it keeps away. The oracle's gain is that
@@ -142,6 +142,32 @@ def by_pair(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def by_adapter(rows: Sequence[Row]) -> str:
+    """Each adapter's mean gain over pairs and seeds: label-free choice, and what of it the gate lets through."""
+    parts = {
+        "digits": lambda row: row["pair"] in DIGITS,
+        "PACS, features": lambda row: row["pair"] in PACS and row["mode"] in {"head", "closed"},
+        "PACS, images": lambda row: row["pair"] in PACS and row["mode"] not in {"head", "closed"},
+        "SURF": lambda row: row["pair"] not in (*DIGITS, *PACS),
+    }
+    lines = [f"{'':22}" + "".join(f"{name:>24}" for name in parts)]
+    lines.append(f"{'adapter':22}" + f"{'chosen':>10}{'gated':>7}{'s':>7}" * len(parts))
+    for (adapter,), found in sorted(grouped(rows, "adapter").items()):
+        line = f"{adapter:22}"
+        for belongs in parts.values():
+            mine = [row for row in found if belongs(row)]
+            if mine:
+                seconds = np.median([float(row["seconds"]) for row in mine])
+                line += "".join(
+                    f"{np.mean([f(row) for row in mine]):+{w}.1f}" for f, w in ((gain, 10), (gated, 7))
+                )
+                line += f"{seconds:7.1f}"
+            else:
+                line += f"{'–':>10}{'–':>7}{'–':>7}"
+        lines.append(line.rstrip())
+    return "\n".join(lines)
+
+
 def _picked(rows: Iterable[Row]) -> float:
     """What the rule gains when it chooses among these: the highest score of all that the gate accepts."""
     passed = [row for row in rows if accepted(row)]
@@ -200,7 +226,7 @@ def main() -> None:
     rows = read(RESULTS) + read(CLOSED)
     if given.cells:
         print(cells(rows) + "\n")
-    print(by_pair(rows) + "\n\n" + errors(rows))
+    print("\n\n".join((by_pair(rows), by_adapter(rows), errors(rows))))
 
 
 if __name__ == "__main__":
