@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 from tlcore.config import StrategyChoice
-from tlcore.errors import RetryableError, TlcoreError, UserError
+from tlcore.errors import RetryableError, TlcoreError
 from tlcore.evaluation.label_sets import Contract, contract, unsound
 from tlcore.protocols import Adapter
 from tlcore.stages.base import Choice, StageJob
@@ -45,17 +45,14 @@ def adapt_model(
     known = contract(config.label_sets, run.config.data.target_classes, classes)
     embedded = run("embed", inputs=places.inputs, strategies={"source": source_of(candidate)})
     gap = _gap(run, places, candidate, embedded, known)
-    choices, others = _sound(run, known)
-    jobs = [
-        _job(run, places, candidate, embedded, known, choice, label)
-        for choice, label in zip(choices, _labels(choices), strict=True)
-    ]
+    sound, others = _sound(run, known)
+    jobs = [_job(run, places, candidate, embedded, known, choice, label) for label, choice in sound.items()]
     with runners.fleet(run.config, run.store) as fleet:
         found = replace(run, fleet=fleet).each(jobs)
     finished: list[tuple[Ref, AdaptedModel]] = []
-    for label, result in zip(_labels(choices), found, strict=True):
-        if isinstance(result, UserError | RetryableError):
-            raise result  # the caller can mend it, or try again; it is not the adapter's fault
+    for label, result in zip(sound, found, strict=True):
+        if isinstance(result, RetryableError):
+            raise result
         if isinstance(result, TlcoreError):
             others.append(_without_result(label, failed=result.what))
             run.warnings.append(f"adapter {label} failed: {result.what}")
@@ -121,19 +118,20 @@ def _gap(run: Wiring, places: Places, candidate: Candidate, embedded: Ref, known
     return run.store.read(ref, DomainGap)
 
 
-def _sound(run: Wiring, known: Contract) -> tuple[list[StrategyChoice], list[Adapted]]:
-    """The adapters that may be tried on these label sets, and the others, refused by name."""
+def _sound(run: Wiring, known: Contract) -> tuple[dict[str, StrategyChoice], list[Adapted]]:
+    """The adapters that may be tried on these label sets, by their label, and the others, refused by name."""
     registry = open_registry(run.store.root)
-    sound: list[StrategyChoice] = []
+    sound: dict[str, StrategyChoice] = {}
     refused: list[Adapted] = []
-    for choice in run.config.adapt.strategies:
+    choices = run.config.adapt.strategies
+    for label, choice in zip(_labels(choices), choices, strict=True):
         adapter = cast(Adapter, registry.build("adapter", choice.name, choice.options, where="adapt.try"))
         why = unsound(adapter.card, known.label_sets)
         if why:
-            refused.append(_without_result(choice.name, refused=why))
-            run.warnings.append(f"adapter {choice.name} was refused: {why}")
+            refused.append(_without_result(label, refused=why))
+            run.warnings.append(f"adapter {label} was refused: {why}")
         else:
-            sound.append(choice)
+            sound[label] = choice
     return sound, refused
 
 

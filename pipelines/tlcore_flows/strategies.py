@@ -9,7 +9,7 @@ from typing import cast
 from tlcore.config import ListingConfig, RunConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
 from tlcore.evaluation.panel import Panel
-from tlcore.protocols import Validator
+from tlcore.protocols import Adapter, TrainTask, Validator
 from tlcore.registry import Registry
 
 __all__ = ["check", "check_listing", "chosen"]
@@ -51,7 +51,8 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         command: of tlcore, whose help errors name.
 
     Raises:
-        UserError: an unknown strategy, a wrong option (with the nearest name), a validator named twice, a path that is not
+        UserError: an unknown strategy, a wrong option (with the nearest name), options that an adapter
+            cannot have together, a validator named twice, a path that is not
             there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
@@ -65,6 +66,16 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         from tlcore.models.results import read_results
 
         read_results(Path(config.selection.results).expanduser())
+
+
+def _check_plan(adapter: Adapter) -> None:
+    """Options that contradict each other show when a plan is made; it costs nothing."""
+    try:
+        adapter.plan(TrainTask(("a", "b"), feature_dim=8, source_train=100, target_train=100, seed=0))
+    except UserError as error:
+        raise UserError(
+            error.what, where=error.where or f"adapt.try, {adapter.card.name}", choices=error.choices
+        ) from None
 
 
 def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:

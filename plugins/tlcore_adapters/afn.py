@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
-from tlcore.training.objectives import both_domains
+from tlcore.training.objectives import both_domains, mean_entropy
 from tlcore.training.plan import Batch, Losses, Objective
 from tlcore.training.trained_adapter import TrainedAdapter
 
@@ -28,14 +28,6 @@ def norm_step(features: Tensor, step: float) -> Tensor:
 
     norms: Tensor = torch.linalg.vector_norm(features, dim=1)
     return torch.square(norms - (norms.detach() + step)).mean()
-
-
-def mean_entropy(logits: Tensor) -> Tensor:
-    """Mean entropy in nats of softmax(logits), logits float [n, K] (Grandvalet & Bengio 2004)."""
-    import torch
-
-    log_p = torch.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum(1).mean()
 
 
 class AfnObjective(Objective):

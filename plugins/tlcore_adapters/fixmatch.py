@@ -77,6 +77,7 @@ class FixMatch(TrainedAdapter):
         traits=frozenset({"source-data", "target-data", "partial"}),
     )
 
+    views: ClassVar[int] = 3
     modes: ClassVar[tuple[Mode, ...]] = ("all", "last")
 
     weight: float = Field(

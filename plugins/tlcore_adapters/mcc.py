@@ -55,7 +55,8 @@ class MccObjective(Objective):
 class Mcc(TrainedAdapter):
     """Make the predictions on the target distinct; no alignment of domains, no module of its own.
 
-    The paper evaluates closed, partial, multi-source and multi-target adaptation with the same loss.
+    The paper evaluates closed, partial, multi-source and multi-target adaptation with the same loss. Its code trains at the
+    rate 0.005; the common 0.01 gains more on digits and as much on photographs (DECISIONS, 22).
     """
 
     card: ClassVar[Card] = Card(

@@ -161,6 +161,8 @@ class Shot(TrainedAdapter):
         traits=frozenset({"source-data", "target-data", "partial", "open", "target-only"}),
     )
 
+    views: ClassVar[int] = 1
+
     pseudo: float = Field(
         0.3, ge=0, le=1e3, description="weight of the cross-entropy with the centroid labels"
     )

@@ -12,18 +12,14 @@ from pydantic import Field
 from tlcore.errors import PluginError, UserError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
+from tlcore.training.objectives import mean_entropy
 from tlcore.training.plan import Batch, Group, Losses, Objective, Phase, Setup
 from tlcore.training.trained_adapter import Mode, TrainedAdapter
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from tlcore.training.network import Network
-
-
-def mean_entropy(logits: Tensor) -> Tensor:
-    """-1/n sum_i sum_k p_ik log p_ik of the softmax p of logits [n, K] (Wang et al. 2021, section 3.1), in nats."""
-    return -(logits.softmax(1) * logits.log_softmax(1)).sum(1).mean()
 
 
 @contextmanager
@@ -77,7 +73,8 @@ class Tent(TrainedAdapter):
     """Entropy minimisation over normalisation layers alone: one pass over the target, no source image.
 
     The paper moves batch norm; where a network has layer or group norm, these move. Adam as in the reference
-    configuration for CIFAR-10-C (rate 1e-3, no weight decay).
+    configuration for CIFAR-10-C (rate 1e-3, no weight decay). One pass has one look, at its end; with `steps` there are as
+    many as `checkpoints` says, and a collapse ends the training.
     """
 
     card: ClassVar[Card] = Card(

@@ -192,6 +192,8 @@ def test_a_run_over_two_adapters_that_is_killed_goes_on_and_ends_with_the_same_t
     made = first.stat().st_mtime_ns
     ended = broken.json(*arguments)
     assert first.stat().st_mtime_ns == made
+    (second,) = (path for path in (broken.home / "stages" / "adapt").glob("*/value.json") if path != first)
+    assert json.loads(second.read_text())["checkpoint"]["resumed_from_step"] is not None
 
     def table(run: dict[str, Any]) -> Any:
         entries = [run["adaptation"]["source_only"], *run["adaptation"]["tried"]]

@@ -11,8 +11,9 @@ from tests.plugins.turned import turned_blobs
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
 from tlcore.training.network import Network
+from tlcore.training.objectives import mean_entropy
 from tlcore.training.plan import Batch, Bottleneck, Phase, View
-from tlcore_adapters.afn import Afn, AfnObjective, mean_entropy, norm_step
+from tlcore_adapters.afn import Afn, AfnObjective, norm_step
 
 
 @given(st.integers(1, 10), st.integers(1, 8), st.floats(0, 5), st.integers(0, 10_000))

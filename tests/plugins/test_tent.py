@@ -16,10 +16,11 @@ from tlcore.protocols import TrainTask
 from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
+from tlcore.training.objectives import mean_entropy
 from tlcore.training.plan import Batch, Phase, Setup, View
 from tlcore.training.streams import StreamData
 from tlcore.values import Preprocess
-from tlcore_adapters.tent import Tent, TentObjective, averaging, mean_entropy
+from tlcore_adapters.tent import Tent, TentObjective, averaging
 
 TASK = TrainTask(("a", "b", "c"), 4, 20, 20)
 

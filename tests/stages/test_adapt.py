@@ -12,6 +12,7 @@ import torch
 
 from tests.stages.conftest import CLASSES, Chain, source, write_images, write_zoo
 from tlcore.errors import UserError
+from tlcore.stages.tables import pixels_for
 from tlcore.stages.values import AdaptedModel, Embedded, Trained
 from tlcore.values import Candidate, DomainGap, Ref, Scatter
 
@@ -81,11 +82,21 @@ def test_the_features_of_every_row_are_those_of_the_source_only_network(domains:
     assert stored.shape == (value.rows, value.dim) and np.isfinite(stored).all()
     choice = {"kind": "model-source", "name": "local", "options": domains.candidate.source["options"]}
     job = StageJob.model_validate(
-        {"stage": "x", "inputs": {"model": (domains.model,)}, "strategies": {"source": choice}}
+        {
+            "stage": "x",
+            "inputs": {name: (ref,) for name, ref in domains.places.items()},
+            "strategies": {"source": choice},
+        }
     )
     context = StageContext(domains.chain.store, domains.chain.registry, job, None, no_progress)  # type: ignore[arg-type]
     network = load_network(context, "model", domains.chain.store.read(domains.model, Trained).checkpoint)
     assert network.backbone_dim == value.dim
+    rule = domains.candidate.preprocess
+    images = torch.from_numpy(np.array(pixels_for(context, rule))).permute(0, 3, 1, 2) / 255
+    mean, spread = (torch.tensor(value).view(1, 3, 1, 1) for value in (rule.mean, rule.std))
+    with torch.inference_mode():
+        expected = network.eval().backbone((images - mean) / spread)
+    np.testing.assert_allclose(stored, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("train", ["all", "last", "head"])
@@ -162,9 +173,7 @@ def test_files_that_lie_in_both_domains_are_counted_and_named(chain: Chain, tmp_
     assert gap.label_shares == {}
 
 
-def test_test_labels_that_lack_a_class_lead_to_the_setting_and_decide_nothing(
-    chain: Chain, tmp_path: Path
-) -> None:
+def test_test_labels_that_lack_a_class_lead_to_the_setting(chain: Chain, tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 8, seed=0)
     target = tmp_path / "target"
     for split in ("train", "val", "test"):

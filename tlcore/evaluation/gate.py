@@ -51,11 +51,12 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: in
     - the most frequent of K `classes` takes at most max(`SHARE`, 1 / (3 K)) more of the target images than with
       source-only;
     - the highest estimate of its target accuracy (ATC, difference of confidences) is at most `EXPECTED` below the lowest of
-      source-only's: the estimates err, but not about a network whose classes have changed places;
+      source-only's. No verdict of the benchmark hangs on it: it is there for networks whose classes have changed places,
+      which no other condition sees;
     - its accuracy on source validation images is at most `floor` below source-only's (not asked of a network that is for
       the target alone).
 
-    How often this is wrong, on 318 trainings and closed forms: `benchmarks/adaptation_tables.py` (README, Measured).
+    How often this is wrong: `benchmarks/adaptation_tables.py` (README, Measured).
     """
     against: list[str] = []
     for name, score in adapted.validators.items():

@@ -13,8 +13,15 @@ NOT_MEASURABLE = "not measurable: target has no labels"
 
 
 def shown_entries(adaptation: Adaptation) -> tuple[Adapted, ...]:
-    """Source-only under that name, where its record has the name of its tuner, and then every adapter."""
-    return adaptation.source_only.model_copy(update={"strategy": SOURCE_ONLY}), *adaptation.tried
+    """Source-only under that name, where its record has the name of its tuner, and then every adapter.
+
+    A network for the target alone has no estimate of its accuracy: they are calibrated on source images.
+    """
+    tried = (
+        entry.model_copy(update={"estimates": None}) if entry.target_only else entry
+        for entry in adaptation.tried
+    )
+    return adaptation.source_only.model_copy(update={"strategy": SOURCE_ONLY}), *tried
 
 
 def finished(entry: Adapted) -> bool:

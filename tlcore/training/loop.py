@@ -197,10 +197,8 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
         state.step += 1
         state.epoch_seconds += time.monotonic() - started
         ended = state.step % per_epoch == 0
-        if ended:
-            _end_epoch(job, phase, state, per_epoch)
-            if state.stopped:
-                state.step = total
+        if ended and _end_epoch(job, phase, state, per_epoch):
+            state.step = total
         if state.step == total or time.monotonic() - last_save >= job.save_seconds:
             _save(job, state, own, optimizers)
             last_save = time.monotonic()
@@ -273,7 +271,8 @@ def _finite(phase: Phase, state: _State, name: str, value: float) -> float:
     return value
 
 
-def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> None:
+def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> bool:
+    """Look at the network, and say whether the phase ends here."""
     epoch = state.step // per_epoch
     measured = Measured((), {}) if phase.choose == "end" else job.measure(job.network)
     for name, shown in measured.shown.items():
@@ -293,9 +292,11 @@ def _end_epoch(job: TrainJob, phase: Phase, state: _State, per_epoch: int) -> No
     else:
         state.best_phase, state.best_epoch, state.best_shown = phase.name, epoch, dict(measured.shown)
     # One look may be bad luck: the second in a row ends the phase.
-    if measured.stop and state.warned:
+    ends = bool(measured.stop) and state.warned
+    if ends:
         state.stopped = f"{phase.name}, epoch {epoch} of {phase.epochs}: {measured.stop}"
     state.warned = bool(measured.stop)
+    return ends
 
 
 def _consider(job: TrainJob, phase: Phase, state: _State, epoch: int, measured: Measured) -> None:

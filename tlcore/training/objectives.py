@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from tlcore.training.network import Network
 
-__all__ = ["CrossEntropy", "Paired", "both_domains"]
+__all__ = ["CrossEntropy", "Paired", "both_domains", "mean_entropy"]
 
 
 class CrossEntropy(Objective):
@@ -67,3 +67,11 @@ def both_domains(network: Network, batch: Batch, method: str) -> Paired:
         features[:count], features[count:], logits[:count], logits[count:], batch.source.labels,
         functional.cross_entropy(logits[:count], batch.source.labels),
     )  # fmt: skip
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """-1/n sum_i sum_k p_ik log p_ik of the softmax p of logits [n, K], in nats (Grandvalet & Bengio 2004)."""
+    import torch
+
+    log_p = torch.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(1).mean()

@@ -32,14 +32,16 @@ class TrainedAdapter(Adapter):
     """
 
     modes: ClassVar[tuple[Mode, ...]] = ("all", "last", "head")
-    """What the method can train; the first that is affordable is what "auto" means."""
+    """What the method can train. "auto" means "all" where that is affordable, else the last of these."""
+    views: ClassVar[int] = 2
+    """Batches of images that one step takes through the network, which its cost is counted by."""
     own_modules: ClassVar[bool] = False
     """Whether the objective has modules of its own, trained at the head's rate."""
 
     train: Literal["auto", "all", "last", "head"] = Field(
         "auto",
         description="all: the whole network; last: its last stages and the head; head: a bottleneck and a head on cached "
-        "features; auto: all where that takes minutes, else head",
+        "features; auto: all where that takes minutes, else the least that the method can do",
     )
     stages: int = Field(1, ge=1, le=64, description="stages of the backbone that train = last means")
     bottleneck: int | None = Field(
@@ -55,7 +57,8 @@ class TrainedAdapter(Adapter):
         None,
         ge=1,
         le=1_000_000,
-        description="gradient steps; none: ten passes over the larger domain, but 500 to 5,000, and on images of a "
+        description="gradient steps, filled up so that looks lie equally far apart; none: ten passes over the larger "
+        "domain, but 500 to 5,000, and on images of a "
         "costly network as many as take minutes, but 100 at least",
     )
     checkpoints: int = Field(
@@ -105,7 +108,7 @@ class TrainedAdapter(Adapter):
 
     def step_gmacs(self, task: TrainTask, mode: Mode) -> float:
         """Billions of multiply-accumulates of one step; infinite where nobody knows the network's."""
-        images = 2 * self.batch_size
+        images = self.views * self.batch_size
         return math.inf if task.gmacs is None else _WORK[mode] * task.gmacs * images
 
     def total_steps(self, task: TrainTask, mode: Mode) -> int:
@@ -158,13 +161,14 @@ class TrainedAdapter(Adapter):
         if self.own_modules and groups is None:
             moved = (*moved, Group("objective", self.lr, self.weight_decay))
         total = steps or self.total_steps(task, mode)
-        looks = min(total, self.checkpoints) if choose != "end" else 1
+        # Looks at equal distances: as many steps as fill them, and no look more than that takes.
+        each = math.ceil(total / self.checkpoints) if choose != "end" else total
         return Phase(
             name=name,
             objective=objective,
             moves=(Move(moved),),
-            epochs=looks,
-            steps_per_epoch=math.ceil(total / looks),
+            epochs=math.ceil(total / each),
+            steps_per_epoch=each,
             streams=streams,
             batch_size=self.batch_size,
             optimizer="sgd",
