@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tlcore.errors import TlcoreError
+from tlcore.report.gap import gap_line
 from tlcore.stages.base import Progress, StageJob, StageResult
 from tlcore.store import Store
+from tlcore.values import DomainGap
 from tlcore_flows import artifacts
 from tlcore_flows.opened import open_registry
 from tlcore_flows.terminal import Terminal
@@ -94,6 +96,8 @@ def stage(job: StageJob, store: Store) -> Iterator[Callable[[StageResult], None]
         finished = True
         if terminal is not None:
             terminal.finished(job.label, result.seconds, result.cached)
+            if job.stage == "gap":  # what a person wants to know before the adapters train
+                terminal.say(f"  {gap_line(store.read(result.ref, DomainGap))}")
         current = _RUN.get()
         if current is not None:
             document = {
