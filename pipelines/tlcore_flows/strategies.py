@@ -52,13 +52,14 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
 
     Raises:
         UserError: an unknown strategy, a wrong option (with the nearest name), options that an adapter
-            cannot have together, a validator named twice, a path that is not
-            there, or a table that cannot be read.
+            cannot have together, a validator named twice, a path that is not there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     for where, kind, choice in chosen(config):
         _check_choice(registry, where, kind, choice, command)
     if may_have_target(config):
+        for choice in config.adapt.strategies:
+            _check_plan(cast(Adapter, registry.build("adapter", choice.name, choice.options)))
         Panel(
             [cast(Validator, registry.build("validator", c.name, c.options)) for c in config.adapt.validators]
         )

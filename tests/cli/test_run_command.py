@@ -189,6 +189,17 @@ def test_a_validator_named_twice_is_refused_before_anything_is_started(images: P
         strategies.check(config, Registry.discover())
 
 
+@pytest.mark.parametrize("adapter", ["tent:bottleneck=64", "tent:train=head", "fixmatch:train=head"])
+def test_options_that_an_adapter_cannot_have_together_are_refused_before_anything_is_started(
+    images: Path, adapter: str
+) -> None:
+    document = made(
+        ("adapt", [adapter]), ("data", str(images)), ("target", str(images)), ("models", [f"local:{images}"])
+    )
+    with pytest.raises(UserError, match="cannot"):
+        strategies.check(parse_config(document), Registry.discover())
+
+
 def made(*flags: tuple[str, Any], file: Path | None = None, allow_download: bool = False) -> dict[str, Any]:
     return cli_flags.document(file, dict(flags), (), allow_download=allow_download)
 
