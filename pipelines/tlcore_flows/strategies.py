@@ -74,9 +74,10 @@ def _check_plan(adapter: Adapter) -> None:
     try:
         adapter.plan(TrainTask(("a", "b"), feature_dim=8, source_train=100, target_train=100, seed=0))
     except UserError as error:
-        raise UserError(
-            error.what, where=error.where or f"adapt.try, {adapter.card.name}", choices=error.choices
-        ) from None
+        where = error.where or f"adapt.try, {adapter.card.name}"
+        raise UserError(error.what, where=where, choices=error.choices, hint=error.hint) from None
+    except Exception:
+        return  # a plugin's own fault is told, with its name, by the stage that meets it
 
 
 def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:
