@@ -76,8 +76,8 @@ def _check_plan(adapter: Adapter) -> None:
     except UserError as error:
         where = error.where or f"adapt.try, {adapter.card.name}"
         raise UserError(error.what, where=where, choices=error.choices, hint=error.hint) from None
-    except Exception:
-        return  # a plugin's own fault is told, with its name, by the stage that meets it
+    except Exception:  # noqa: BLE001 - told, with its name, by the stage that meets it
+        return
 
 
 def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:
