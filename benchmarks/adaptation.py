@@ -5,11 +5,13 @@
 Writes benchmarks/results/adaptation.csv (or FILE), one line per pair, adapter, mode and seed; benchmarks/adaptation_tables.py
 reads it. The job may be killed and started again: what is done lies in the store.
 
-Digits: a small residual network (373,000 parameters) from scratch on 32 x 32 pixels; the source-only model is trained
+Digits: a small residual network (373,000 parameters; LeNet has no batch norm, which AdaBN and TENT need) from scratch on
+32 x 32 pixels, its first weights the same for all seeds; the source-only model is trained
 for 12 epochs; adapters train the whole network. 1,800 USPS and 2,000 MNIST training images (the sampled protocol of
 Long et al. 2013), 1,000 test images each; rendered digits as in the demo against scikit-learn's scans.
-PACS: mobilenetv2_100 with ImageNet weights and a linear probe as the source-only model; adapters train a bottleneck
-and a head on cached features, or, where their mathematics needs images or for the best three, the last stage.
+PACS: mobilenetv2_100 with ImageNet weights and a linear probe as the source-only model, which no seed changes; adapters
+train a bottleneck and a head on cached features, or, where their mathematics needs images or for the best three, the
+last stage (60 steps).
 """
 
 from __future__ import annotations
