@@ -194,7 +194,12 @@ class Bench(Chain):
             target_probabilities=p[n:].astype(np.float64), source_probabilities=p[:n].astype(np.float64),
             source_labels=np.asarray(table.labels())[source], target_features=features[n:], source_features=features[:n],
         )  # fmt: skip
-        return {name: float(self.registry.build("validator", name, {}).score(outputs)) for name in WITNESSES}
+        return witness_scores(self.registry, outputs)
+
+
+def witness_scores(registry: Any, outputs: Any) -> dict[str, float]:
+    """Every validator's score, with its default options."""
+    return {name: float(registry.build("validator", name, {}).score(outputs)) for name in WITNESSES}
 
 
 def _pairs(made: Path, data: Path) -> list[Pair]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.adaptation import CLOSED_FORM, SEEDS, WITNESSES
+from benchmarks.adaptation import CLOSED_FORM, SEEDS, witness_scores
 from benchmarks.adaptation_tables import CLOSED, VALIDATORS, cells, keep, read
 from benchmarks.image_sets import shared_data
 
@@ -40,7 +40,6 @@ def cell(source: Any, target: Any, adapter: str, seed: int, registry: Any) -> di
     problem = HeadProblem(x[train], y[train], classes, seed, xt)
     strategy = registry.build("adapter", adapter, {})
     (phase,) = strategy.plan(TrainTask(classes, x.shape[1], len(train), len(xt), seed)).phases
-    started = time.perf_counter()
     heads = {"before": partial(logistic_head, penalties=7, folds=5), "after": phase.fit}
     seen = {}
     for when, fit in heads.items():
@@ -49,10 +48,7 @@ def cell(source: Any, target: Any, adapter: str, seed: int, registry: Any) -> di
     seconds = time.perf_counter() - started
     p = {when: outputs.target_probabilities for when, outputs in seen.items()}
     hits = {when: float((found.argmax(1) == yt).mean()) for when, found in p.items()}
-    found = {
-        when: {n: float(registry.build("validator", n, {}).score(o)) for n in WITNESSES}
-        for when, o in seen.items()
-    }
+    found = {when: witness_scores(registry, outputs) for when, outputs in seen.items()}
     panel = Panel([registry.build("validator", name, {}) for name in VALIDATORS])
     return {
         "pair": f"{name}-{other}", "adapter": adapter, "mode": "closed", "seed": seed,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from tlcore.config import ListingConfig, RunConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
 from tlcore.evaluation.panel import Panel
-from tlcore.protocols import Adapter, TrainTask, Validator
+from tlcore.protocols import Adapter, Strategy, TrainTask, Validator
 from tlcore.registry import Registry
 
 __all__ = ["check", "check_listing", "chosen"]
@@ -55,14 +54,11 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
             cannot have together, a validator named twice, a path that is not there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
-    for where, kind, choice in chosen(config):
-        _check_choice(registry, where, kind, choice, command)
-    if may_have_target(config):
-        for choice in config.adapt.strategies:
-            _check_plan(cast(Adapter, registry.build("adapter", choice.name, choice.options)))
-        Panel(
-            [cast(Validator, registry.build("validator", c.name, c.options)) for c in config.adapt.validators]
-        )
+    built = [_check_choice(registry, where, kind, choice, command) for where, kind, choice in chosen(config)]
+    for strategy in built:
+        if isinstance(strategy, Adapter):
+            _check_plan(strategy)
+    Panel([strategy for strategy in built if isinstance(strategy, Validator)])
     if config.selection.results:
         from tlcore.models.results import read_results
 
@@ -90,11 +86,14 @@ def check_listing(config: ListingConfig, registry: Registry, *, command: str = "
         _check_choice(registry, "models", "model-source", choice, command)
 
 
-def _check_choice(registry: Registry, where: str, kind: str, choice: StrategyChoice, command: str) -> None:
-    registry.build(kind, choice.name, choice.options, where=where)
+def _check_choice(
+    registry: Registry, where: str, kind: str, choice: StrategyChoice, command: str
+) -> Strategy:
+    strategy = registry.build(kind, choice.name, choice.options, where=where)
     option = PLACES.get(choice.name)
     if option is not None and kind in ("data-source", "model-source"):
         _check_place(str(choice.options.get(option, "")), where, command)
+    return strategy
 
 
 def _check_place(text: str, where: str, command: str) -> None:

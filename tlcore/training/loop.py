@@ -196,8 +196,7 @@ def _run_phase(job: TrainJob, phase: Phase, state: _State, saved: dict[str, Any]
                 state.sums[name] = state.sums.get(name, 0.0) + _finite(phase, state, name, value.item())
         state.step += 1
         state.epoch_seconds += time.monotonic() - started
-        ended = state.step % per_epoch == 0
-        if ended and _end_epoch(job, phase, state, per_epoch):
+        if state.step % per_epoch == 0 and _end_epoch(job, phase, state, per_epoch):
             state.step = total
         if state.step == total or time.monotonic() - last_save >= job.save_seconds:
             _save(job, state, own, optimizers)
