@@ -91,6 +91,13 @@ def test_a_class_that_took_over_is_never_kept() -> None:
     assert not kept and "one class takes 70.0 % of its target predictions" in why
 
 
+def test_of_two_classes_a_collapse_within_the_growth_is_refused_too() -> None:
+    base = SOURCE_ONLY.model_copy(update={"top_share": 0.9})
+    kept, why = verdict(base, adapted(top_share=0.99, nuclear_norm=0.1), floor=0.05, classes=2)
+    assert not kept and "collapse: one class takes 99.0 %" in why
+    assert verdict(base, adapted(top_share=0.99), floor=0.05, classes=2)[0]
+
+
 def seen(share: float, norm: float) -> Adapted:
     return SOURCE_ONLY.model_copy(update={"top_share": share, "nuclear_norm": norm})
 

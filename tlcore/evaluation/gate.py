@@ -49,7 +49,7 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: in
     - its predictions agree with the clusters of its target features by `AGREEMENT` more than source-only's do with the
       clusters of theirs: confidence alone, which adapters train, does not bring that about;
     - the most frequent of K `classes` takes at most max(`SHARE`, 1 / (3 K)) more of the target images than with
-      source-only;
+      source-only, and there is no collapse (`collapsed`);
     - the highest estimate of its target accuracy (ATC, difference of confidences) is at most `EXPECTED` below the lowest of
       source-only's. No verdict of the benchmark hangs on it: it is there for networks whose classes have changed places,
       which no other condition sees;
@@ -75,6 +75,8 @@ def verdict(source_only: Adapted, adapted: Adapted, *, floor: float, classes: in
             f"one class takes {_percent(adapted.top_share)} of its target predictions, more than {100 * growth:.0f} points"
             f" above source-only's {_percent(source_only.top_share)}"
         )
+    elif collapsed(source_only, adapted):
+        against.append(collapse(source_only, adapted))
     before_it, after_it = source_only.estimates, adapted.estimates
     if before_it and after_it and not after_it.high >= before_it.low - EXPECTED:
         against.append(
