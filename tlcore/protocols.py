@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from tlcore.values import Candidate, DataReport, Dataset, Exported, Preprocess
+from tlcore.values import Candidate, DataReport, Dataset, Exported, Preprocess, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,10 @@ class Card:
         api: the hook API it was written for (`tlcore.hookspecs.HOOK_API`).
         traits: what it needs: "features", "folds", "source-probabilities" (scorers); "source-data",
             "target-data", "target-labels" (adapters, tuners); "batch-norm" (adapters: layers of that kind in the
-            backbone). What it promises: "rotation-invariant" (scorers: the same score for F Q, Q orthogonal; its
+            backbone); "source-head" (tuners: the layer that pretraining classified with), "teacher" (tuners: a better
+            network trained on the same labels), "text" (tuners: a model with a text tower), "random-start" (tuners:
+            random weights instead of pretrained ones). What it promises: "regression", "multi-label" (tuners: sound for such labels
+            as well); "rotation-invariant" (scorers: the same score for F Q, Q orthogonal; its
             spread then costs far less); "partial", "open" (adapters: sound where the target lacks classes of the
             source, or has classes that the source lacks). What it warns of: "costly" (scorers: far dearer than a few
             matrix products; asked again on small subsets alone, so that larger sets of images get no spread for
@@ -209,6 +212,9 @@ class TrainTask:
 
     gmacs: billions of multiply-accumulates of one image's forward pass; None where nobody counted them.
     label_sets: what is known of the target's classes.
+    task: what the labels are. counts: labelled training images of each class (of each tag; empty for numbers).
+    target_std: deviation of the training labels, where they are numbers.
+    budget: seconds that training may take; None: no bound.
     """
 
     classes: tuple[str, ...]
@@ -218,6 +224,10 @@ class TrainTask:
     seed: int = 0
     gmacs: float | None = 0.0
     label_sets: LabelSets = "closed"
+    task: Task = "classification"
+    counts: tuple[int, ...] = ()
+    target_std: float = 1.0
+    budget: float | None = None
 
     @property
     def images_per_class(self) -> float:

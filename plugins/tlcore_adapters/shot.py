@@ -9,7 +9,7 @@ from pydantic import Field
 from tlcore.errors import PluginError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Adapter, Card, TrainTask
-from tlcore.training.objectives import CrossEntropy
+from tlcore.training.objectives import Supervised
 from tlcore.training.plan import Batch, Losses, Objective, Phase, Setup
 from tlcore.training.trained_adapter import Mode, TrainedAdapter
 
@@ -210,7 +210,7 @@ class Shot(TrainedAdapter):
         shot = self.phase(task, mode, "shot", self.objective(task), streams=("target",), groups=moved)
         if self.fresh_bottleneck(mode) is None:
             return (shot,)
-        first = CrossEntropy(self.smoothing)
+        first = Supervised(self.smoothing)
         return (self.phase(task, mode, "source", first, streams=("source",), choose="end"), shot)
 
 

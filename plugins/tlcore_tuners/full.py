@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, TrainTask, Tuner
-from tlcore.training.objectives import CrossEntropy
+from tlcore.training.objectives import Supervised
 from tlcore.training.plan import Group, Move, Phase, TrainPlan
 
 
@@ -40,7 +40,7 @@ class Full(Tuner):
         )
         phase = Phase(
             name="full",
-            objective=CrossEntropy(self.smoothing),
+            objective=Supervised(self.smoothing),
             moves=(Move(groups),),
             epochs=self.epochs,
             batch_size=self.batch_size,

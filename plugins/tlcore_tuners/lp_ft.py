@@ -10,7 +10,7 @@ from pydantic import Field
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, TrainTask, Tuner
 from tlcore.training.heads import logistic_head
-from tlcore.training.objectives import CrossEntropy
+from tlcore.training.objectives import Supervised
 from tlcore.training.plan import Group, HeadFit, Move, Phase, TrainPlan
 
 
@@ -45,7 +45,7 @@ class LpFt(Tuner):
     def plan(self, task: TrainTask) -> TrainPlan:
         tune = Phase(
             name="fine-tune",
-            objective=CrossEntropy(self.smoothing),
+            objective=Supervised(self.smoothing),
             moves=(Move((Group("all", self.lr, self.weight_decay),)),),
             epochs=self.epochs,
             batch_size=self.batch_size,

@@ -15,7 +15,7 @@ from tlcore.protocols import TrainTask
 from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
-from tlcore.training.objectives import CrossEntropy
+from tlcore.training.objectives import Supervised
 from tlcore.training.plan import (
     Batch,
     Group,
@@ -128,7 +128,7 @@ class _Worse(Objective):
     """Climbs the loss, so that every epoch is worse than the start."""
 
     def loss(self, network: Network, batch: Batch) -> Losses:
-        return {"total": -CrossEntropy().loss(network, batch)["total"]}
+        return {"total": -Supervised().loss(network, batch)["total"]}
 
 
 def _phase(objective: Objective, **parts: object) -> Phase:
@@ -163,7 +163,7 @@ def test_only_the_named_parameters_change(make_job: Make, pattern: str) -> None:
         TrainPlan(
             (
                 _phase(
-                    CrossEntropy(),
+                    Supervised(),
                     moves=(Move((Group(pattern, 1e-2),)),),
                     frozen_statistics=True,
                     choose="last",
@@ -186,7 +186,7 @@ def test_only_the_named_parameters_change(make_job: Make, pattern: str) -> None:
 
 
 def test_frozen_statistics_stay(make_job: Make) -> None:
-    job = make_job(TrainPlan((_phase(CrossEntropy(), frozen_statistics=True),)))
+    job = make_job(TrainPlan((_phase(Supervised(), frozen_statistics=True),)))
     before = {name: value.clone() for name, value in job.network.named_buffers()}
     run_plan(job)
     assert all(torch.equal(value, before[name]) for name, value in job.network.named_buffers())
@@ -219,7 +219,7 @@ def test_self_training_fits_the_loop(make_job: Make) -> None:
             assert not torch.equal(batch.target.inputs, batch.target.strong)
             pseudo = network(batch.target.inputs).detach().argmax(1)
             strong = nn.functional.cross_entropy(network(batch.target.strong), pseudo)
-            return {"total": CrossEntropy().loss(network, batch)["total"] + strong, "strong": strong}
+            return {"total": Supervised().loss(network, batch)["total"] + strong, "strong": strong}
 
     phase = _phase(SelfTraining(), streams=("source", "target"), strong_view=True)
     result = run_plan(make_job(TrainPlan((phase,)), target=16))
@@ -290,7 +290,7 @@ def test_min_max_in_turns_fits_the_loop(make_job: Make) -> None:
 
 
 def test_a_phase_on_cached_features_never_touches_the_backbone(make_job: Make) -> None:
-    phase = _phase(CrossEntropy(), inputs="features", moves=(Move((Group("head", 1e-2),)),), choose="last")
+    phase = _phase(Supervised(), inputs="features", moves=(Move((Group("head", 1e-2),)),), choose="last")
     job = make_job(TrainPlan((phase,)))
     before = {name: value.clone() for name, value in job.network.backbone.state_dict().items()}
     run_plan(job)
@@ -301,7 +301,7 @@ def test_a_phase_on_cached_features_never_touches_the_backbone(make_job: Make) -
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_remedy(make_job: Make) -> None:
     class Broken(Objective):
         def loss(self, network: Network, batch: Batch) -> Losses:
-            return {"total": CrossEntropy().loss(network, batch)["total"] * float("nan")}
+            return {"total": Supervised().loss(network, batch)["total"] * float("nan")}
 
     with pytest.raises(PluginError, match="nan at step 1") as caught:
         run_plan(make_job(TrainPlan((_phase(Broken()),))))
@@ -311,7 +311,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_remedy(make_job: 
 def test_a_shown_loss_that_is_not_finite_is_named_before_it_reaches_the_store(make_job: Make) -> None:
     class Empty(Objective):
         def loss(self, network: Network, batch: Batch) -> Losses:
-            total = CrossEntropy().loss(network, batch)["total"]
+            total = Supervised().loss(network, batch)["total"]
             return {"total": total, "confident": total.detach()[None][:0].mean()}
 
     with pytest.raises(PluginError, match='"confident" of phase "phase" is nan'):
@@ -321,7 +321,7 @@ def test_a_shown_loss_that_is_not_finite_is_named_before_it_reaches_the_store(ma
 def test_a_loss_without_a_total_is_named(make_job: Make) -> None:
     class NoTotal(Objective):
         def loss(self, network: Network, batch: Batch) -> Losses:
-            return {"mine": CrossEntropy().loss(network, batch)["total"]}
+            return {"mine": Supervised().loss(network, batch)["total"]}
 
     with pytest.raises(PluginError, match='names no "total"; it has: mine'):
         run_plan(make_job(TrainPlan((_phase(NoTotal()),))))
@@ -331,7 +331,7 @@ def test_a_group_that_matches_nothing_is_named(make_job: Make) -> None:
     with pytest.raises(PluginError, match='"backbone.nowhere.*" of the training plan matches nothing'):
         run_plan(
             make_job(
-                TrainPlan((_phase(CrossEntropy(), moves=(Move((Group("backbone.nowhere.*", 1e-2),)),)),))
+                TrainPlan((_phase(Supervised(), moves=(Move((Group("backbone.nowhere.*", 1e-2),)),)),))
             )
         )
 
@@ -358,7 +358,7 @@ def test_a_plan_without_phases_or_with_equal_names_is_refused() -> None:
 
 
 def test_a_phase_ends_early_when_two_looks_in_a_row_say_so(make_job: Make) -> None:
-    plan = TrainPlan((_phase(CrossEntropy(), epochs=6),))
+    plan = TrainPlan((_phase(Supervised(), epochs=6),))
     looks: list[int] = []
 
     def measure(network: Network) -> Measured:
@@ -371,14 +371,14 @@ def test_a_phase_ends_early_when_two_looks_in_a_row_say_so(make_job: Make) -> No
 
 
 def test_a_phase_that_only_prepares_is_not_measured(make_job: Make) -> None:
-    plan = TrainPlan((_phase(CrossEntropy(), epochs=2, choose="end"),))
+    plan = TrainPlan((_phase(Supervised(), epochs=2, choose="end"),))
     result = run_plan(make_job(plan, measure=lambda network: pytest.fail("looked at"), start_counts=False))
     assert len(result.history) == 2
 
 
 def test_an_epoch_may_be_a_number_of_steps(make_job: Make) -> None:
     steps: list[int] = []
-    plan = TrainPlan((_phase(CrossEntropy(), epochs=3, steps_per_epoch=2),))
+    plan = TrainPlan((_phase(Supervised(), epochs=3, steps_per_epoch=2),))
     result = run_plan(make_job(plan, progress=lambda done, total, text: steps.append(total)))
     assert len(result.history) == 3 and set(steps) == {6}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tlcore.errors import UserError
 from tlcore.protocols import Card, TrainTask
-from tlcore.training.objectives import CrossEntropy
+from tlcore.training.objectives import Supervised
 from tlcore.training.plan import Objective, Phase
 from tlcore.training.trained_adapter import AFFORDABLE_GMACS, TrainedAdapter
 from tlcore.values import Bottleneck
@@ -20,7 +20,7 @@ class Plain(TrainedAdapter):
     card: ClassVar[Card] = Card(name="plain", summary="x", reference="x")
 
     def objective(self, task: TrainTask) -> Objective:
-        return CrossEntropy()
+        return Supervised()
 
 
 class OnImages(Plain):

@@ -6,31 +6,101 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tlcore.errors import PluginError
-from tlcore.training.plan import Batch, Losses, Objective
+from tlcore.training.plan import Batch, Losses, Objective, Setup, View
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from tlcore.protocols import TrainTask
     from tlcore.training.network import Network
 
-__all__ = ["CrossEntropy", "Paired", "both_domains", "mean_entropy"]
+__all__ = ["Paired", "Supervised", "both_domains", "labelled", "mean_entropy", "supervised_loss"]
 
 
-class CrossEntropy(Objective):
-    """Cross-entropy on the source stream, with label smoothing (Szegedy et al. 2016, section 7)."""
+class Supervised(Objective):
+    """The loss that fits the labels of the source stream (`supervised_loss`), with label smoothing and class weights.
 
-    def __init__(self, smoothing: float = 0.0) -> None:
-        self.smoothing = smoothing
+    balanced: class k counts n / (K n_k), its images together as much as those of any other (King & Zeng 2001,
+    section 4.1); of tags a present one counts (n - n_k) / n_k, at most 100.
+    """
+
+    def __init__(self, smoothing: float = 0.0, *, balanced: bool = False) -> None:
+        self.smoothing, self.balanced = smoothing, balanced
+        self._task: TrainTask | None = None
+
+    def setup(self, setup: Setup) -> nn.Module | None:
+        self._task = setup.task
+        return None
 
     def loss(self, network: Network, batch: Batch) -> Losses:
-        from torch.nn import functional
+        return {"total": self.supervised(network(labelled(batch).inputs), batch)}
 
-        if batch.source is None or batch.source.labels is None:
-            raise PluginError("cross-entropy needs a labelled source stream")
-        logits = network(batch.source.inputs)
-        return {
-            "total": functional.cross_entropy(logits, batch.source.labels, label_smoothing=self.smoothing)
-        }
+    def supervised(self, logits: Tensor, batch: Batch) -> Tensor:
+        """The mean loss of logits [n, K] of the batch's images."""
+        return supervised_loss(
+            logits, labelled(batch), smoothing=self.smoothing, task=self._task, balanced=self.balanced
+        )
+
+
+def labelled(batch: Batch) -> View:
+    """The source's part of the batch.
+
+    Raises:
+        PluginError: there is none, or it has no labels.
+    """
+    if batch.source is None or batch.source.labels is None:
+        raise PluginError("the loss needs a labelled source stream")
+    return batch.source
+
+
+def supervised_loss(
+    logits: Tensor,
+    view: View,
+    *,
+    smoothing: float = 0.0,
+    task: TrainTask | None = None,
+    balanced: bool = False,
+) -> Tensor:
+    """Mean over images of the loss that fits their labels; of a mixed batch s loss(y) + (1 - s) loss(y reversed).
+
+    Classes: cross-entropy with label smoothing e, targets (1 - e) y + e / K (Szegedy et al. 2016, section 7).
+    Numbers: (output - y)^2 / (2 v), v being the variance of the training labels. Tags: the mean over tags of the
+    binary cross-entropy, targets (1 - e) y + e / 2.
+
+    Args:
+        logits: float [n, K]; for numbers the outputs [n, 1] in the unit of the labels.
+        task: None: classes without weights.
+    """
+    from torch.nn import functional
+
+    labels = view.labels
+    if labels is None:
+        raise PluginError("the loss needs labelled images")
+    kind = "classification" if task is None else task.task
+    weights = _balance(task, logits) if balanced and task is not None else None
+
+    def of(truth: Tensor) -> Tensor:
+        if kind == "regression":
+            assert task is not None
+            return ((logits[:, 0] - truth) / task.target_std).square().mean() / 2
+        if kind == "multi-label":
+            soft = truth * (1 - smoothing) + smoothing / 2
+            return functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
+        return functional.cross_entropy(logits, truth, weight=weights, label_smoothing=smoothing)
+
+    if view.share is None:
+        return of(labels)
+    return view.share * of(labels) + (1 - view.share) * of(labels.flip(0))
+
+
+def _balance(task: TrainTask, logits: Tensor) -> Tensor | None:
+    """Weights of classes or of present tags; None where nobody counted them or labels are numbers."""
+    if not task.counts or task.task == "regression":
+        return None
+    counts = logits.new_tensor(task.counts).clamp_min(1)
+    if task.task == "multi-label":
+        return ((task.source_train - counts) / counts).clamp(0.01, 100)
+    return counts.sum() / (len(counts) * counts)
 
 
 @dataclass(frozen=True)

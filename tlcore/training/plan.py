@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from tlcore.errors import PluginError
-from tlcore.values import Bottleneck
+from tlcore.values import Bottleneck, Head, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from tlcore.training.network import Network
 
 __all__ = [
-    "Augment", "Batch", "Bottleneck", "Group", "HeadFit", "HeadProblem", "Losses", "Move", "Objective", "Phase", "Setup",
-    "Stream", "TrainPlan", "View",
+    "Augment", "Batch", "Bottleneck", "Group", "Head", "HeadFit", "HeadProblem", "Losses", "Move", "Objective", "Phase",
+    "Setup", "Solved", "Stream", "TrainPlan", "Transform", "View",
 ]  # fmt: skip
 
 Stream = Literal["source", "target"]
@@ -36,11 +36,14 @@ class Group:
         "last:N" (the backbone's last N stages, as timm parts it), "objective" (modules that the objective made),
         or a glob over parameter names ("backbone.blocks.6.*").
     lr: peak learning rate. weight_decay: not applied to biases and normalisation layers.
+    layer_decay: r in (0, 1]: the rate is lr r^(distance to the head), counted in the backbone's layers as timm parts
+        them (Clark et al. 2020, section 3.1; Bao et al. 2022, appendix); 1: the same rate everywhere.
     """
 
     parameters: str
     lr: float
     weight_decay: float = 0.0
+    layer_decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,15 @@ class Phase:
     keeps batch-norm layers in eval mode, the right thing for a few images on a pretrained network, and stages
     without a parameter that moves are in eval mode in any case unless no parameter moves at all.
     `inputs="features"`: the batches hold the backbone's features, computed once; only the bottleneck, the head
-    and the objective can move.
+    and the objective can move. `inputs="activations"`: the batches hold what enters the first stage that moves,
+    computed once of `views` augmented variants of each image (the first of them is the image itself).
+
+    mixup, cutmix: alpha of the Beta distribution of the mixing share (Zhang et al. 2018; Yun et al. 2019), 0 for
+    none; with both each batch draws one of them. randaugment: timm's policy in its own notation ("rand-m9-mstd0.5").
+    ema: decay of a running mean of the weights, which is what is measured and kept (Polyak & Juditsky 1992).
+    sam: radius of sharpness-aware steps (Foret et al. 2021, algorithm 1). patience: so many looks in a row without a
+    better one end the phase. interpolate: shares a in (0, 1) for which (1 - a) start + a end of this phase is looked
+    at when it is over, and kept where it is better (Wortsman et al. 2022, WiSE-FT, section 2).
     """
 
     name: str
@@ -82,7 +93,15 @@ class Phase:
     warmup: float = 0.1
     augment: Augment = "light"
     strong_view: bool = False
-    inputs: Literal["images", "features"] = "images"
+    inputs: Literal["images", "features", "activations"] = "images"
+    views: int = 1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    randaugment: str | None = None
+    ema: float | None = None
+    sam: float | None = None
+    patience: int | None = None
+    interpolate: tuple[float, ...] = ()
     choose: Literal["best", "last", "end"] = "best"
     frozen_statistics: bool = False
     clip_norm: float | None = 5.0
@@ -91,21 +110,60 @@ class Phase:
 @dataclass(frozen=True)
 class HeadProblem:
     """features float32 [n, d], labels int64 [n] in 0 … K-1, K = len(classes), of the source's training images;
-    target: float32 [m, d] of the target's, where there is a target. d is the head's width."""
+    target: float32 [m, d] of the target's, where there is a target. d is the head's width.
+
+    task: "classification", or what labels are else: "regression", float64 [n] with K = 1; "multi-label", float64
+    [n, K] of 0 and 1. text: embeddings float32 [p, d] of p texts in the same space as the features, unit length,
+    where the model has such a tower.
+    """
 
     features: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     classes: tuple[str, ...]
     seed: int
     target: NDArray[np.float32] | None = None
+    task: Task = "classification"
+    text: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A solved head: its kind and its tensors by name, float [..], and numbers to show.
+
+    "linear": weight [K, d], bias [K]. "unit": the same and centre [d]. "neighbours": bank [m, d] of unit length,
+    votes [m, K] that sum to 1 each, centre [d].
+    """
+
+    tensors: Mapping[str, NDArray[np.floating[Any]]]
+    head: Head = Head()
+    notes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HeadFit:
-    """Solve the head from the frozen network's features. `fit` returns weight [K, d], bias [K] and notes."""
+    """Solve the head from the frozen network's features. `fit` returns a `Solved`, or of a linear head weight
+    [K, d], bias [K] and notes."""
 
     name: str
-    fit: Callable[[HeadProblem], tuple[NDArray[np.float64], NDArray[np.float64], Mapping[str, float]]]
+    fit: Callable[
+        [HeadProblem], Solved | tuple[NDArray[np.float64], NDArray[np.float64], Mapping[str, float]]
+    ]
+
+
+class Transform:
+    """A change of the network that lasts from before the first phase to the end of the plan: low-rank adapters.
+
+    Override both. `apply` is called on the loaded network, before a resume file is read; `merge` on the finished
+    one, which then has the parameters, by name and shape, that it had before.
+    """
+
+    def apply(self, network: Network) -> None:
+        """Change the network in place, by torch's global random state."""
+        raise PluginError(f"{type(self).__name__} defines no change")
+
+    def merge(self, network: Network) -> None:
+        """Put what was learned into the network's own parameters."""
+        raise PluginError(f"{type(self).__name__} defines no way back")
 
 
 @dataclass(frozen=True)
@@ -113,10 +171,12 @@ class TrainPlan:
     """Phases in order; each starts from the weights that the one before has chosen.
 
     bottleneck: put a fresh bottleneck and a fresh head on the backbone before the first phase.
+    transform: in force during all phases.
     """
 
     phases: tuple[Phase | HeadFit, ...]
     bottleneck: Bottleneck | None = None
+    transform: Transform | None = None
 
     def __post_init__(self) -> None:
         if not self.phases:
@@ -141,8 +201,9 @@ class View:
 
     inputs: weakly augmented, normalised float32 [n, 3, H, W] (features [n, d] in such a phase);
     strong: the same images strongly augmented, where the phase asked for it;
-    labels: int64 [n]; None on the target, always. index: int64 [n], positions in the stream.
-    domains: int64 [n], 0 … G-1, on a source of several domains; else None.
+    labels: int64 [n] (float32 [n] of numbers, [n, K] of tags); None on the target, always.
+    index: int64 [n], positions in the stream. domains: int64 [n], 0 … G-1, on a source of several domains; else None.
+    share: of each image in itself, where the batch was mixed with itself in reverse order (mixup, cutmix); else None.
     """
 
     inputs: Tensor
@@ -150,6 +211,7 @@ class View:
     index: Tensor
     strong: Tensor | None = None
     domains: Tensor | None = None
+    share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -168,12 +230,17 @@ class Setup:
 
     predict(stream) -> (features float32 [n, d], probabilities float32 [n, K]) of all training images of the
     stream, in stream order, without augmentation, by the network as it is now.
+    source_head: the linear layer that pretraining put on the backbone's features, for strategies with the trait
+    "source-head". teacher: logits float32 [n, K] of the source's training images by a better network, in stream
+    order, for strategies with the trait "teacher".
     """
 
     network: Network
     task: TrainTask
     predict: Callable[[Stream], tuple[NDArray[np.float32], NDArray[np.float32]]]
     epoch: int = 0
+    source_head: nn.Linear | None = None
+    teacher: NDArray[np.float32] | None = None
 
 
 class Objective:

@@ -7,16 +7,27 @@ store; what travels for them is a `Ref`. Importing this module costs no torch, n
 from __future__ import annotations
 
 from tlcore.values.adaptation import AccuracyEstimates, Adaptation, Adapted, DomainGap, Point, Scatter
-from tlcore.values.base import SOURCE, SOURCE_ONLY, TARGET, UNLABELLED, Interval, Json, Ref, Split, Value
+from tlcore.values.base import (
+    SOURCE,
+    SOURCE_ONLY,
+    TARGET,
+    UNLABELLED,
+    Interval,
+    Json,
+    Ref,
+    Split,
+    Task,
+    Value,
+)
 from tlcore.values.data import DataReport, Dataset, Problem
 from tlcore.values.evaluation import Comparison, Metrics, Mistake, Parity
-from tlcore.values.models import Bottleneck, Candidate, Checkpoint, Epoch, Exported, Preprocess
+from tlcore.values.models import Bottleneck, Candidate, Checkpoint, Epoch, Exported, Head, Preprocess
 from tlcore.values.run import RunRecord
 from tlcore.values.selection import Chosen, Halving, Ranked, Ranking, Rung, Trial
 
 __all__ = [
     "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck", "Candidate",
-    "Checkpoint", "Chosen", "Comparison", "DataReport", "Dataset", "DomainGap", "Epoch", "Exported", "Halving",
+    "Checkpoint", "Chosen", "Comparison", "DataReport", "Dataset", "DomainGap", "Epoch", "Exported", "Halving", "Head",
     "Interval", "Json", "Metrics", "Mistake", "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref",
-    "RunRecord", "Rung", "Scatter", "Split", "Trial", "Value",
+    "RunRecord", "Rung", "Scatter", "Split", "Task", "Trial", "Value",
 ]  # fmt: skip

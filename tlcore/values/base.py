@@ -16,6 +16,8 @@ UNLABELLED = -1
 """Encoded label of a row without one."""
 
 Split = Literal["train", "val", "test"]
+Task = Literal["classification", "regression", "multi-label"]
+"""What a label is: one class of several; a number; any number of tags."""
 Json = Any
 
 

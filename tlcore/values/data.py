@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from tlcore.values.base import SOURCE, TARGET, UNLABELLED, Value
+from tlcore.values.base import SOURCE, TARGET, UNLABELLED, Task, Value
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,6 +57,7 @@ class Dataset:
     name: str
     table: pl.DataFrame
     classes: tuple[str, ...]
+    task: Task = "classification"
 
     COLUMNS = ("sample_id", "uri", "label", "split", "domain", "sha256")
 

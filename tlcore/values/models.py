@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tlcore.values.base import Json, Value
+from tlcore.values.base import Json, Task, Value
 
 
 class Preprocess(Value):
@@ -90,6 +90,22 @@ class Bottleneck(Value):
 
     width: int = Field(256, ge=1)
     dropout: float = Field(0.5, ge=0, lt=1)
+    norm: bool = Field(True, description="batch norm before the ReLU")
+
+
+class Head(Value):
+    """How the head's input x [d] becomes logits [K].
+
+    "linear": W x + b. "unit": W z + b with z = (x - c) / |x - c|, the cosine of directions around the centre c.
+    "neighbours": log of the share that each class has among the k stored directions nearest to z, each weighted by
+    exp(cosine / temperature) and every class given a share of `floor` / K beforehand.
+    """
+
+    kind: Literal["linear", "unit", "neighbours"] = "linear"
+    images: int = Field(0, ge=0, description="stored directions; neighbours")
+    neighbours: int = Field(0, ge=0, description="k; neighbours")
+    temperature: float = Field(0.07, gt=0, description="of the votes; neighbours")
+    floor: float = Field(0.01, gt=0, lt=1, description="share that is spread over all classes; neighbours")
 
 
 class Checkpoint(Value):
@@ -104,6 +120,14 @@ class Checkpoint(Value):
     weights: str
     strategy: str
     bottleneck: Bottleneck | None = None
+    head: Head = Head()
+    task: Task = "classification"
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        description="that logits are divided by to be calibrated (Guo et al. 2017); 1: left as they are",
+    )
+    notes: tuple[str, ...] = Field((), description="what training decided by itself, for people")
     chosen_epoch: int | None = None
     chosen_by: str = "last"
     history: tuple[Epoch, ...] = ()
