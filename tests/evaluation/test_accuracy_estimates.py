@@ -4,17 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
 from tlcore.errors import UserError
 from tlcore.evaluation.accuracy_estimates import (
     CANNOT_SEE,
     AccuracyEstimates,
-    at_temperature,
     confidence,
     difference_of_confidences,
     estimate_accuracy,
-    fit_temperature,
     negated_entropy,
     thresholded_confidence,
 )
@@ -33,46 +31,6 @@ def calibrated(n: int, k: int, seed: int, noise: float, heat: float = 1.0) -> tu
     p = softmax(logits, axis=1)
     labels = np.array([rng.choice(k, p=row) for row in p])
     return softmax(logits / heat, axis=1), labels
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(20, 80), st.integers(2, 5), st.integers(0, 999), st.sampled_from([0.3, 1.0, 4.0]))
-def test_the_temperature_minimises_the_log_loss_among_all_on_a_fine_grid(
-    n: int, k: int, seed: int, heat: float
-) -> None:
-    p, labels = calibrated(n, k, seed, 0.4, heat)
-    got = fit_temperature(p, labels)
-
-    def loss(log_t: float) -> float:
-        return float(-log_softmax(np.log(p) / np.exp(log_t), axis=1)[np.arange(n), labels].mean())
-
-    right = p.argmax(1) == labels
-    if right.all() or not right.any():
-        assert got == 1
-    else:
-        assert loss(np.log(got)) <= min(loss(t) for t in np.linspace(np.log(0.05), np.log(20), 50)) + 1e-9
-
-
-@pytest.mark.parametrize("heat", [0.4, 1.0, 3.0])
-def test_the_temperature_undoes_a_known_one(heat: float) -> None:
-    p, labels = calibrated(20_000, 4, 0, 0.5, heat)
-    assert fit_temperature(p, labels) * heat == pytest.approx(1, rel=0.05)
-
-
-@settings(deadline=None)
-@given(st.integers(1, 20), st.integers(2, 6), st.integers(0, 999), st.floats(0.1, 10))
-def test_probabilities_at_a_temperature_are_those_of_scaled_logits(
-    n: int, k: int, seed: int, heat: float
-) -> None:
-    logits = np.random.default_rng(seed).normal(size=(n, k))
-    got = at_temperature(softmax(logits, axis=1), heat)
-    np.testing.assert_allclose(np.log(got), log_softmax(logits / heat, axis=1), atol=1e-9)
-
-
-def test_certain_probabilities_with_zeros_in_them_stay_probabilities() -> None:
-    got = at_temperature(np.array([[1.0, 0, 0], [0, 0.5, 0.5]]), 2.0)
-    assert np.isfinite(got).all() and got.sum(1) == pytest.approx([1, 1])
-    assert np.isfinite(fit_temperature(np.eye(3)[[0, 1, 2]], np.array([0, 1, 1])))
 
 
 @settings(deadline=None)

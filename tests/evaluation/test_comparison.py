@@ -4,9 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 
 from tlcore.errors import UserError
-from tlcore.evaluation.comparison import SCRATCH, compare, majority, negative_transfer, sentence
+from tlcore.evaluation.comparison import (
+    LINEAR_PROBE,
+    SCRATCH,
+    compare,
+    compare_scores,
+    majority,
+    negative_transfer,
+    sentence,
+    transfer_sentence,
+)
 from tlcore.values import Comparison
 
 
@@ -108,3 +118,102 @@ def test_transfer_not_told_apart_from_scratch_is_flagged_without_calling_it_harm
 
 def test_without_a_scratch_baseline_nothing_is_said() -> None:
     assert negative_transfer([compare([True] * 9, [False] * 9, "majority")]) is None
+
+
+def both(scratch: tuple[int, int], probe: tuple[int, int]) -> list[Comparison]:
+    return [
+        compare(*table(50, *pair, 20), name) for pair, name in ((scratch, SCRATCH), (probe, LINEAR_PROBE))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("scratch", "probe", "start", "end"),
+    [
+        (
+            (30, 2),
+            (20, 2),
+            "Transfer pays: better than the same network from scratch by 27.5 points (95 %",
+            "and than its frozen probe by 19.6 points (95 % interval",
+        ),
+        (
+            (30, 2),
+            (12, 11),
+            "Transfer pays: better than",
+            "; a gain over its frozen probe is not shown: 1.1 points",
+        ),
+        (
+            (30, 2),
+            (2, 30),
+            "Transfer pays: better than",
+            "; its frozen probe is better than the result by 27.5 points",
+        ),
+        (
+            (12, 11),
+            (30, 2),
+            "No benefit of transfer shown: against",
+            "which includes zero, though the result is better than its",
+        ),
+        (
+            (2, 30),
+            (12, 11),
+            "Negative transfer: the same network trained from scratch is better by 27.5",
+            "is not shown: 1.1 points",
+        ),
+    ],
+)
+def test_what_transfer_brings_is_one_sentence_about_scratch_and_the_frozen_probe(
+    scratch: tuple[int, int], probe: tuple[int, int], start: str, end: str
+) -> None:
+    said = transfer_sentence(both(scratch, probe), "lp-ft+dann")
+    assert said is not None and said.startswith(start) and end in said
+    assert said.endswith(".") and ". " not in said
+
+
+def test_a_linear_probe_is_not_held_against_itself() -> None:
+    said = transfer_sentence(both((30, 2), (0, 0)), "linear-probe")
+    assert said is not None and "Transfer pays" in said and "frozen probe" not in said
+
+
+def test_without_a_from_scratch_baseline_only_the_probe_is_spoken_of() -> None:
+    scratch, probe = both((30, 2), (20, 2))
+    assert transfer_sentence([probe]) == f"Against its frozen probe: {sentence(probe)}."
+    assert transfer_sentence([]) is None and transfer_sentence([probe], "linear-probe") is None
+    assert scratch.better
+
+
+def test_scores_that_are_right_or_wrong_are_compared_as_answers() -> None:
+    pair = table(50, 12, 3, 20)
+    assert compare_scores(*pair, "probe", seed=3) == compare(*pair, "probe", seed=3)
+
+
+def test_real_scores_get_a_paired_bootstrap_of_the_mean_difference() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=300) * 5  # the same for both: pairing takes it out
+    result, baseline = hard + rng.normal(0.3, 1, 300), hard + rng.normal(0, 1, 300)
+    found = compare_scores(result, baseline, "probe", replicates=20_000)
+    gaps = result - baseline
+    half = 1.96 * gaps.std() / np.sqrt(300)
+    assert found.difference == pytest.approx(gaps.mean()) and found.accuracy == pytest.approx(baseline.mean())
+    assert found.difference_ci.low == pytest.approx(gaps.mean() - half, abs=0.02)
+    assert found.difference_ci.high == pytest.approx(gaps.mean() + half, abs=0.02)
+    assert found.better == (found.difference_ci.low > 0)
+
+
+def test_few_real_scores_get_students_interval() -> None:
+    result, baseline = np.array([1.0, 2.0, 4.0]), np.array([0.5, 1.0, 2.0])
+    found = compare_scores(result, baseline, "probe")
+    expected = ttest_rel(result, baseline).confidence_interval(0.95)
+    assert (found.difference_ci.low, found.difference_ci.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("result", "baseline", "what"),
+    [
+        ([1.0], [0.0], "two images"),
+        ([1.0, 2.0], [0.0], "cannot pair"),
+        ([1.0, np.nan], [0.0, 0.0], "not finite"),
+    ],
+)
+def test_scores_that_tell_nothing_are_refused(result: list[float], baseline: list[float], what: str) -> None:
+    with pytest.raises(UserError, match=what):
+        compare_scores(result, baseline, "probe")

@@ -123,7 +123,7 @@ def test_when_all_are_right_the_interval_is_wilsons_and_not_a_point() -> None:
     assert found.accuracy_ci.low == pytest.approx(expected.low)
     assert found.accuracy_ci.high == 1.0
     assert found.balanced_accuracy_ci == found.macro_f1_ci == found.accuracy_ci
-    assert not found.mistakes
+    assert all(hard.label == hard.predicted for hard in found.top_losses)
 
 
 def test_a_rare_class_makes_the_balanced_interval_wider_when_all_are_right() -> None:
@@ -157,15 +157,15 @@ def test_classes_without_a_test_image_are_named_and_left_out_of_the_mean() -> No
     assert np.shape(found.confusion) == (4, 4)
 
 
-def test_the_worst_mistakes_are_the_most_confident_ones_and_at_most_twelve() -> None:
+def test_the_breakdown_belongs_to_the_same_images() -> None:
     p, y = draw(300, 3, skill=0.5)
     found = of(p, y, replicates=10)
-    wrong = p.argmax(axis=1) != y
-    assert [m.probability for m in found.mistakes] == sorted(p.max(axis=1)[wrong], reverse=True)[:12]
-    first = found.mistakes[0]
-    i = int(first.sample_id[1:])
-    assert (first.label, first.predicted) == (f"c{y[i]}", f"c{p[i].argmax()}")
-    assert first.uri == f"/data/s{i}.png"
+    assert {row.name: row.recall for row in found.classes} == found.per_class
+    assert sum(row.images for row in found.classes) == 300
+    assert found.macro_f1 == pytest.approx(np.mean([row.f1 for row in found.classes]))
+    assert found.reliability is not None and found.reliability.calibration_error == found.calibration_error
+    assert found.reliability.log_loss == pytest.approx(sk.log_loss(y, p))
+    assert len(found.top_losses) == 12 and not found.mistakes
 
 
 @settings(max_examples=60, deadline=None)

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import UserError
+from tlcore.evaluation.calibration import at_temperature, best_temperature, logits_of
 from tlcore.protocols import ValidatorOutputs
 from tlcore.values import AccuracyEstimates
 
 __all__ = [
-    "CANNOT_SEE", "AccuracyEstimates", "at_temperature", "confidence", "difference_of_confidences", "estimate_accuracy",
-    "fit_temperature", "negated_entropy", "thresholded_confidence",
+    "CANNOT_SEE", "AccuracyEstimates", "confidence", "difference_of_confidences", "estimate_accuracy", "negated_entropy",
+    "thresholded_confidence",
 ]  # fmt: skip
 
 CANNOT_SEE = (
@@ -24,9 +25,7 @@ CANNOT_SEE = (
 )
 """What a person must know who reads the estimates."""
 
-COLDEST, HOTTEST = 0.05, 20.0
 _WHERE = "accuracy estimates"
-_TINY = float(np.finfo(np.float32).tiny)
 
 
 def estimate_accuracy(outputs: ValidatorOutputs) -> AccuracyEstimates:
@@ -36,7 +35,7 @@ def estimate_accuracy(outputs: ValidatorOutputs) -> AccuracyEstimates:
         UserError: no labelled source validation image, no target image, or shapes that do not fit.
     """
     source, labels, target = _checked(outputs)
-    temperature = fit_temperature(source, labels)
+    temperature = best_temperature(logits_of(source), labels)
     source, target = at_temperature(source, temperature), at_temperature(target, temperature)
     right = source.argmax(axis=1) == labels
     by_confidence = thresholded_confidence(confidence(source), right, confidence(target))
@@ -51,39 +50,6 @@ def estimate_accuracy(outputs: ValidatorOutputs) -> AccuracyEstimates:
         high=max(three),
         temperature=temperature,
     )
-
-
-def fit_temperature(probabilities: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """T in [0.05, 20] with the least mean of -log softmax(log p / T)[y] (Guo et al. 2017, section 4.2).
-
-    probabilities: float [n, K]; log p are the logits up to a constant per image, which softmax does not see. The loss
-    is convex in 1 / T, so that its minimum over log T is the only one. Where every image is right, or none, the
-    minimum lies at the edge and tells nothing: then 1.
-    """
-    from scipy.optimize import minimize_scalar
-
-    right = probabilities.argmax(axis=1) == labels
-    if right.all() or not right.any():
-        return 1.0
-    logits = np.log(np.maximum(probabilities, _TINY))
-    logits = logits - logits.max(axis=1, keepdims=True)
-    own = logits[np.arange(len(labels)), labels]
-
-    def loss(log_temperature: float) -> float:
-        inverse = np.exp(-log_temperature)
-        return float((np.log(np.exp(inverse * logits).sum(axis=1)) - inverse * own).mean())
-
-    found = minimize_scalar(
-        loss, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded", options={"xatol": 1e-6}
-    )
-    return float(np.exp(found.x))
-
-
-def at_temperature(probabilities: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """softmax(log p / T), float64 [n, K]."""
-    logits = np.log(np.maximum(probabilities, _TINY)) / temperature
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def confidence(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

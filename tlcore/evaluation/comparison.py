@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tlcore.errors import UserError
-from tlcore.evaluation.metrics import percentile
+from tlcore.evaluation.intervals import percentile
 from tlcore.values import UNLABELLED, Comparison, Interval
 
 __all__ = [
@@ -18,7 +18,9 @@ __all__ = [
     "compare",
     "majority",
     "negative_transfer",
+    "compare_scores",
     "sentence",
+    "transfer_sentence",
 ]
 
 MAJORITY = "majority"
@@ -30,6 +32,7 @@ SCRATCH = "scratch"
 
 _FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
 _Z = 1.959963984540054
+_BLOCK = 2_000_000  # drawn images held at once
 
 
 def compare(
@@ -80,6 +83,44 @@ def compare(
     )
 
 
+def compare_scores(
+    result_scores: ArrayLike,
+    baseline_scores: ArrayLike,
+    name: str,
+    *,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Mean score of the result minus the baseline's, higher is better, paired over images; any score of an image.
+
+    Both arrays are [n]: right or wrong (then this is `compare`), or float: a negated squared error, an F1 of tags. The
+    interval is the 95 % percentile interval of the mean difference over images drawn anew; below 10 images, where
+    percentiles promise too much, Student's t interval. `Comparison.accuracy` is the baseline's mean score.
+
+    Raises:
+        UserError: arrays of different length, scores that are not finite, a single image with a score that is no answer.
+    """
+    result, baseline = np.asarray(result_scores), np.asarray(baseline_scores)
+    if result.dtype == bool and baseline.dtype == bool:
+        return compare(result, baseline, name, replicates=replicates, seed=seed)
+    if result.ndim != 1 or result.shape != baseline.shape or len(result) < 2:
+        raise UserError(
+            f"cannot pair {list(result.shape)} scores with {list(baseline.shape)} of {name}; it takes two images",
+            where="evaluation",
+        )
+    gaps = result.astype(np.float64) - baseline.astype(np.float64)
+    if not np.isfinite(gaps).all():
+        raise UserError(f"scores of images are not finite, against {name}", where="evaluation")
+    interval = _by_student(gaps) if len(gaps) < _FEW else percentile(_means(gaps, replicates, seed))
+    return Comparison(
+        baseline=name,
+        accuracy=float(baseline.mean()),
+        difference=float(gaps.mean()),
+        difference_ci=interval,
+        better=interval.low > 0,
+    )
+
+
 def majority(train_labels: ArrayLike, classes: Sequence[str]) -> int:
     """Encoded label of the most frequent class (the first of equals); rows without a label do not count.
 
@@ -97,20 +138,53 @@ def majority(train_labels: ArrayLike, classes: Sequence[str]) -> int:
     return int(counts.argmax())
 
 
-def negative_transfer(comparisons: Iterable[Comparison]) -> str | None:
-    """What to tell a reader when the result is not shown to beat the same network from scratch; else None."""
-    scratch = next((entry for entry in comparisons if entry.baseline == SCRATCH), None)
-    if scratch is None or scratch.better:
-        return None
+def transfer_sentence(comparisons: Iterable[Comparison], strategy: str = "") -> str | None:
+    """What transfer is shown to bring, in one sentence: against the same network from scratch and the frozen probe.
+
+    strategy: of the result; a linear probe is not held against itself. None without either baseline.
+    """
+    by_name = {entry.baseline: entry for entry in comparisons}
+    scratch, probe = by_name.get(SCRATCH), by_name.get(LINEAR_PROBE)
+    if strategy.partition("+")[0] == LINEAR_PROBE:
+        probe = None
+    if scratch is None:
+        return None if probe is None else f"Against its frozen probe: {sentence(probe)}."
     if scratch.difference_ci.high < 0:
         return (
             f"Negative transfer: the same network trained from scratch is better by {_points(-scratch.difference)}"
-            f" ({_range(scratch.difference_ci, flipped=True)}). The source model hurts on these data."
+            f" ({_range(scratch.difference_ci, flipped=True)}){_probe(probe)}."
         )
-    return (
-        "No benefit of transfer shown: against the same network trained from scratch the difference is "
-        f"{_points(scratch.difference)} ({_range(scratch.difference_ci)}), which includes zero."
+    if not scratch.better:
+        return (
+            "No benefit of transfer shown: against the same network trained from scratch the difference is "
+            f"{_points(scratch.difference)} ({_range(scratch.difference_ci)}), which includes zero{_probe(probe)}."
+        )
+    pays = (
+        f"Transfer pays: better than the same network from scratch by {_points(scratch.difference)} "
+        f"({_range(scratch.difference_ci)})"
     )
+    if probe is not None and probe.better:
+        return f"{pays} and than its frozen probe by {_points(probe.difference)} ({_range(probe.difference_ci)})."
+    return f"{pays}{_probe(probe)}."
+
+
+def negative_transfer(comparisons: Iterable[Comparison]) -> str | None:
+    """What to tell a reader when the result is not shown to beat the same network from scratch; else None."""
+    entries = tuple(comparisons)
+    scratch = next((entry for entry in entries if entry.baseline == SCRATCH), None)
+    return None if scratch is None or scratch.better else transfer_sentence((scratch,))
+
+
+def _probe(probe: Comparison | None) -> str:
+    """The second half of a sentence, about the frozen probe of the same network."""
+    if probe is None:
+        return ""
+    gap, interval = probe.difference, probe.difference_ci
+    if probe.better:
+        return f", though the result is better than its frozen probe by {_points(gap)} ({_range(interval)})"
+    if interval.high < 0:
+        return f"; its frozen probe is better than the result by {_points(-gap)} ({_range(interval, flipped=True)})"
+    return f"; a gain over its frozen probe is not shown: {_points(gap)} ({_range(interval)})"
 
 
 def sentence(comparison: Comparison) -> str:
@@ -130,6 +204,24 @@ def _points(share: float) -> str:
 def _range(interval: Interval, *, flipped: bool = False) -> str:
     low, high = (-interval.high, -interval.low) if flipped else (interval.low, interval.high)
     return f"95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+
+
+def _means(gaps: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:
+    """Means of `gaps` over images drawn with replacement, [replicates]; a bounded number of draws at a time."""
+    rng, n = np.random.default_rng(seed), len(gaps)
+    rows = max(1, _BLOCK // n)
+    parts = [
+        gaps[rng.integers(0, n, size=(min(rows, replicates - start), n))].mean(axis=1)
+        for start in range(0, replicates, rows)
+    ]
+    return np.concatenate(parts)
+
+
+def _by_student(gaps: NDArray[np.float64]) -> Interval:
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps)))
+    return Interval(low=float(gaps.mean()) - half, high=float(gaps.mean()) + half)
 
 
 def _agresti_min(wins: int, losses: int, n: int) -> Interval:

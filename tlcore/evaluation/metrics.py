@@ -7,7 +7,6 @@ block of replicates at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,19 +15,15 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import f1_score
 
 from tlcore.errors import GateError, UserError
-from tlcore.values import Interval, Metrics, Mistake
+from tlcore.evaluation.calibration import BINS, bin_of, calibration_error, reliability
+from tlcore.evaluation.intervals import LEVEL, percentile, reflected, wilson
+from tlcore.evaluation.rows import per_class
+from tlcore.evaluation.top_losses import top_losses
+from tlcore.values import Metrics
 
-__all__ = ["BINS", "LEVEL", "MISTAKES", "measure", "predictions", "wilson"]
-
-BINS = 15
-"""Equal-width confidence bins of the calibration error (Guo et al. 2017 use the same number)."""
-LEVEL = 0.95
-"""Coverage of every interval."""
-MISTAKES = 12
-"""How many wrong predictions are kept, the most confident first."""
+__all__ = ["BINS", "LEVEL", "calibration_error", "measure", "predictions", "reflected", "wilson"]
 
 _BLOCK = 2_000_000  # drawn images held at once: 16 MB of indices
-_Z = 1.959963984540054  # standard normal quantile of (1 + LEVEL) / 2
 
 
 def measure(
@@ -97,8 +92,10 @@ def measure(
         confusion=tuple(
             tuple(row) for row in np.bincount(y * k + predicted, minlength=k * k).reshape(k, k).tolist()
         ),
-        mistakes=_mistakes(confidence, predicted, y, classes, sample_ids, uris),
         warnings=_absent(classes, support),
+        reliability=reliability(p, y),
+        classes=per_class(y, predicted, classes),
+        top_losses=top_losses(p, y, classes, sample_ids=sample_ids, uris=uris),
     )
 
 
@@ -106,35 +103,6 @@ def predictions(probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
     """The most probable class of each row; the first one wins a tie."""
     best: NDArray[np.int64] = np.argmax(probabilities, axis=1).astype(np.int64)
     return best
-
-
-def calibration_error(confidence: NDArray[np.float64], hit: NDArray[np.bool_]) -> float:
-    """Expected calibration error, sum_b n_b/n |accuracy_b - confidence_b| (Guo et al. 2017, eq. 3)."""
-    excess = np.bincount(_bin(confidence), weights=hit - confidence, minlength=BINS)
-    return float(np.abs(excess).sum() / len(confidence))
-
-
-def percentile(draws: NDArray[np.float64]) -> Interval:
-    """The central 95 % of bootstrap draws."""
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(low=float(low), high=float(high))
-
-
-def reflected(value: float, draws: NDArray[np.float64]) -> Interval:
-    """The basic bootstrap interval of a measure in [0, 1]: draws mirrored at the value (and always around it)."""
-    raw = percentile(draws)
-    return Interval(
-        low=min(value, max(0.0, 2 * value - raw.high)), high=max(value, min(1.0, 2 * value - raw.low))
-    )
-
-
-def wilson(share: float, images: float) -> Interval:
-    """Wilson's 95 % score interval of a share of `images` (Wilson 1927; `images` may be an effective number)."""
-    z2 = _Z * _Z
-    centre = (share + z2 / (2 * images)) / (1 + z2 / images)
-    half = _Z / (1 + z2 / images) * math.sqrt(share * (1 - share) / images + z2 / (4 * images * images))
-    # at the ends the bound is exactly the share; rounding must not push it past
-    return Interval(low=max(0.0, min(share, centre - half)), high=min(1.0, max(share, centre + half)))
 
 
 @dataclass(frozen=True)
@@ -157,7 +125,7 @@ def _resample(
     seed: int,
 ) -> _Draws:
     n = len(y)
-    bins, excess = _bin(confidence), hit - confidence
+    bins, excess = bin_of(confidence), hit - confidence
     hit_class = np.where(hit, y, k)  # class k gathers the misses
     columns: list[list[NDArray[np.float64]]] = [[], [], [], []]
     for drawn in _blocks(n, max(k, BINS), replicates, np.random.default_rng(seed)):
@@ -190,33 +158,6 @@ def _counts(
     flat = (codes + np.arange(rows)[:, None] * width).ravel()
     total = np.bincount(flat, None if weights is None else weights.ravel(), minlength=rows * width)
     return total.reshape(rows, width).astype(np.float64)
-
-
-def _bin(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bin b holds (b/15, (b+1)/15], as in Guo et al. 2017."""
-    return np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-
-
-def _mistakes(
-    confidence: NDArray[np.float64],
-    predicted: NDArray[np.int64],
-    y: NDArray[np.int64],
-    classes: Sequence[str],
-    sample_ids: Sequence[str],
-    uris: Sequence[str],
-) -> tuple[Mistake, ...]:
-    wrong = np.flatnonzero(predicted != y)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    return tuple(
-        Mistake(
-            sample_id=sample_ids[i],
-            uri=uris[i],
-            label=classes[y[i]],
-            predicted=classes[predicted[i]],
-            probability=float(confidence[i]),
-        )
-        for i in worst
-    )
 
 
 def _absent(classes: Sequence[str], support: NDArray[np.int64]) -> tuple[str, ...]:

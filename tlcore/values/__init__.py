@@ -20,14 +20,28 @@ from tlcore.values.base import (
     Value,
 )
 from tlcore.values.data import DataReport, Dataset, Problem
-from tlcore.values.evaluation import Comparison, Metrics, Mistake, Parity
+from tlcore.values.evaluation import (
+    Calibration,
+    ClassRow,
+    Comparison,
+    DomainRow,
+    LabelErrors,
+    Metrics,
+    Mistake,
+    Parity,
+    Reliability,
+    ReliabilityBin,
+    Suspect,
+    TopLoss,
+)
 from tlcore.values.models import Bottleneck, Candidate, Checkpoint, Epoch, Exported, Head, Preprocess
 from tlcore.values.run import RunRecord
 from tlcore.values.selection import Chosen, Halving, Ranked, Ranking, Rung, Trial
 
 __all__ = [
-    "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck", "Candidate",
-    "Checkpoint", "Chosen", "Comparison", "DataReport", "Dataset", "DomainGap", "Epoch", "Exported", "Halving", "Head",
-    "Interval", "Json", "Metrics", "Mistake", "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref",
-    "RunRecord", "Rung", "Scatter", "Split", "Task", "Trial", "Value",
+    "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck",
+    "Calibration", "Candidate", "Checkpoint", "Chosen", "ClassRow", "Comparison", "DataReport", "Dataset", "DomainGap",
+    "DomainRow", "Epoch", "Exported", "Halving", "Head", "Interval", "Json", "LabelErrors", "Metrics", "Mistake",
+    "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref", "Reliability", "ReliabilityBin", "RunRecord",
+    "Rung", "Scatter", "Split", "Suspect", "Task", "TopLoss", "Trial", "Value",
 ]  # fmt: skip

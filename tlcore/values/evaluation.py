@@ -1,4 +1,4 @@
-"""How well a network or a file answers."""
+"""How well a network or a file answers, and how far that may be trusted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tlcore.values.base import Interval, Value
 
 
 class Mistake(Value):
-    """A wrong prediction, with the confidence in it."""
+    """A wrong prediction, with the confidence in it. Records of earlier versions hold some; see TopLoss."""
 
     sample_id: str
     uri: str
@@ -17,8 +17,101 @@ class Mistake(Value):
     probability: float
 
 
+class TopLoss(Value):
+    """An image that the network finds hard: wrong with confidence, or right without."""
+
+    sample_id: str
+    uri: str
+    label: str
+    predicted: str
+    probability: float = Field(description="of the predicted class")
+    label_probability: float = Field(description="of the class that the label says")
+    loss: float = Field(description="-log label_probability, nats")
+
+
+class ReliabilityBin(Value):
+    """The images whose top confidence falls into one bin; empty bins are left out."""
+
+    confidence: float = Field(description="mean over the bin's images")
+    accuracy: float
+    images: int
+
+
+class Reliability(Value):
+    """Whether probabilities mean what they say, on one set of images."""
+
+    images: int
+    log_loss: float = Field(description="mean of -log p[label], nats")
+    calibration_error: float = Field(description="expected calibration error, 15 equal-width bins")
+    bins: tuple[ReliabilityBin, ...] = ()
+
+
+class Calibration(Value):
+    """A temperature that logits are divided by (Guo et al. 2017), and what it was seen to do.
+
+    Before: as the network answers. After: cross-fitted, each half of the images at the temperature of the other.
+    """
+
+    temperature: float = Field(1.0, gt=0, description="1 where none is kept")
+    images: int
+    nll_before: float = Field(description="mean negative log likelihood, nats")
+    nll_after: float
+    error_before: float = Field(description="expected calibration error, 15 bins")
+    error_after: float
+    kept: bool
+    why: str = Field(description="why the temperature is kept, or not")
+
+
+class ClassRow(Value):
+    """One class on one split. Precision is None where the class is never predicted."""
+
+    name: str
+    images: int = Field(description="that have this label (support)")
+    predicted: int = Field(description="images that are answered with this class")
+    recall: float
+    recall_ci: Interval = Field(description="Wilson's 95 % interval")
+    precision: float | None
+    precision_ci: Interval | None
+    f1: float
+
+
+class DomainRow(Value):
+    """The labelled test images of one domain."""
+
+    domain: str
+    images: int
+    accuracy: float
+    accuracy_ci: Interval = Field(description="Wilson's 95 % interval")
+
+
+class Suspect(Value):
+    """A training image whose label is probably wrong, and the class that it looks like."""
+
+    sample_id: str
+    uri: str
+    label: str
+    suggested: str
+    self_confidence: float = Field(description="out-of-fold probability of the label")
+    suggested_probability: float
+
+
+class LabelErrors(Value):
+    """Confident learning (Northcutt, Jiang & Chuang 2021) on out-of-fold predictions of the labelled training images."""
+
+    images: int
+    found_by: str = Field("", description="whose out-of-fold predictions")
+    agreement: float = Field(description="share of the labels that these predictions answer with")
+    error_share: float = Field(description="estimated share of wrong labels, off the diagonal of the joint")
+    counts: tuple[tuple[int, ...], ...] = Field(
+        (), description="confident joint; row: given label, column: likely class; classes in encoded order"
+    )
+    found: int = Field(description="images off the diagonal whose likely class is the more probable")
+    suspects: tuple[Suspect, ...] = Field((), description="the first of those found, most certain first")
+    notes: tuple[str, ...] = ()
+
+
 class Metrics(Value):
-    """Measures on one split, with 95 % bootstrap intervals over images (all in [0, 1])."""
+    """Measures on one split, with 95 % bootstrap intervals over images (all but `log_loss` in [0, 1])."""
 
     images: int
     accuracy: float
@@ -33,6 +126,9 @@ class Metrics(Value):
     confusion: tuple[tuple[int, ...], ...] = Field((), description="row: true class; column: predicted class")
     mistakes: tuple[Mistake, ...] = ()
     warnings: tuple[str, ...] = ()
+    reliability: Reliability | None = None
+    classes: tuple[ClassRow, ...] = Field((), description="classes that have a test image, in encoded order")
+    top_losses: tuple[TopLoss, ...] = Field((), description="largest first")
 
 
 class Comparison(Value):

@@ -7,7 +7,15 @@ from pydantic import Field
 from tlcore.values.adaptation import Adaptation
 from tlcore.values.base import Json, Value
 from tlcore.values.data import DataReport
-from tlcore.values.evaluation import Comparison, Metrics, Parity
+from tlcore.values.evaluation import (
+    Calibration,
+    Comparison,
+    DomainRow,
+    LabelErrors,
+    Metrics,
+    Parity,
+    Reliability,
+)
 from tlcore.values.models import Exported
 from tlcore.values.selection import Chosen, Halving, Ranking, Trial
 
@@ -19,7 +27,7 @@ class RunRecord(Value):
     name: str
     created: str = Field(description="UTC, ISO 8601")
     data: DataReport
-    thumbnails: dict[str, str] = Field({}, description="uri by sample_id, for the worst mistakes")
+    thumbnails: dict[str, str] = Field({}, description="uri by sample_id, of the images that the card shows")
     ranking: Ranking
     chosen: Chosen
     metrics: Metrics
@@ -36,3 +44,11 @@ class RunRecord(Value):
     config: dict[str, Json]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
+    calibration: Calibration | None = Field(None, description="of the trained network, on validation images")
+    uncalibrated: Reliability | None = Field(
+        None, description="of the test images without the temperature, where the file has one"
+    )
+    label_errors: LabelErrors | None = None
+    domains: tuple[DomainRow, ...] = Field(
+        (), description="labelled test images by domain, where there are several"
+    )

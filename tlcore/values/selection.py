@@ -74,6 +74,9 @@ class Trial(Value):
     test: float | None = Field(None, description="test accuracy; shown, never chosen by")
     seconds: float = 0.0
     history: tuple[Epoch, ...] = ()
+    validation_ci: Interval | None = None
+    validated_on: str = Field("", description='"5-fold cross-validation, 50 images", "held-out, 120 images"')
+    notes: tuple[str, ...] = Field((), description="what training decided by itself")
 
 
 class Rung(Value):
