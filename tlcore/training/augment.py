@@ -20,7 +20,7 @@ _STRENGTH: dict[Augment, tuple[float, float, float, float, float]] = {
 }
 
 
-def augment(pixels: Tensor, kind: Augment, generator: torch.Generator) -> Tensor:
+def augment(pixels: Tensor, kind: Augment, generator: torch.Generator, part: slice | None = None) -> Tensor:
     """Random shift, scale, rotation, brightness and contrast per image; "flip" mirrors half of them as well.
 
     "light" keeps what a label may depend on: no mirror image, so that digits and letters stay themselves.
@@ -28,26 +28,28 @@ def augment(pixels: Tensor, kind: Augment, generator: torch.Generator) -> Tensor
 
     Args:
         pixels: uint8 [n, H, W, 3].
+        part: of the n images, those that are wanted; they come out as they do among all n. None: all.
 
     Returns:
-        float32 [n, H, W, 3] in [0, 255]; outside of a moved image its edge is repeated.
+        float32 [n (or of the part), H, W, 3] in [0, 255]; outside of a moved image its edge is repeated.
     """
-    images = pixels.permute(0, 3, 1, 2).float()
+    count, part = len(pixels), part or slice(None)
+    images = pixels[part].permute(0, 3, 1, 2).float()
     if kind == "none":
         return images.permute(0, 2, 3, 1)
-    count, _, height, width = images.shape
+    own, _, height, width = images.shape
     shift, scale, turn, brightness, contrast = _STRENGTH[kind]
 
-    def draw(half_width: float, *shape: int) -> Tensor:
-        return (torch.rand(shape or (count,), generator=generator) * 2 - 1) * half_width
+    def draw(half_width: float) -> Tensor:
+        return ((torch.rand(count, generator=generator) * 2 - 1) * half_width)[part]
 
     zoom = torch.exp(draw(scale))
     angle = draw(turn)
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     mirror = (
-        (torch.rand(count, generator=generator) < 0.5).float() * -2 + 1
+        (torch.rand(count, generator=generator)[part] < 0.5).float() * -2 + 1
         if kind == "flip"
-        else torch.ones(count)
+        else torch.ones(own)
     )
     ratio = height / width
     theta = torch.stack(
@@ -57,7 +59,7 @@ def augment(pixels: Tensor, kind: Augment, generator: torch.Generator) -> Tensor
         ],
         1,
     )
-    grid = functional.affine_grid(theta, [count, 3, height, width], align_corners=False)
+    grid = functional.affine_grid(theta, [own, 3, height, width], align_corners=False)
     images = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
     mean = images.mean((1, 2, 3), keepdim=True)
     gain = (1 + draw(contrast)).view(-1, 1, 1, 1)
@@ -65,8 +67,8 @@ def augment(pixels: Tensor, kind: Augment, generator: torch.Generator) -> Tensor
     images = ((images - mean) * gain + mean + offset).clamp_(0, 255)
     if kind == "strong":
         side_y, side_x = max(1, height // 4), max(1, width // 4)
-        top = torch.randint(0, height - side_y + 1, (count,), generator=generator).view(-1, 1, 1, 1)
-        left = torch.randint(0, width - side_x + 1, (count,), generator=generator).view(-1, 1, 1, 1)
+        top = torch.randint(0, height - side_y + 1, (count,), generator=generator)[part].view(-1, 1, 1, 1)
+        left = torch.randint(0, width - side_x + 1, (count,), generator=generator)[part].view(-1, 1, 1, 1)
         rows = torch.arange(height).view(1, 1, -1, 1)
         columns = torch.arange(width).view(1, 1, 1, -1)
         hole = (rows >= top) & (rows < top + side_y) & (columns >= left) & (columns < left + side_x)

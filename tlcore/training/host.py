@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from tlcore.training.job import TrainJob
 from tlcore.training.plan import Batch, Phase, Setup, Stream, View
 from tlcore.training.predict import embed, predict, predict_features
+from tlcore.training.prefetch import Prefetcher
 from tlcore.training.streams import StreamData, draw_seed, passes, picked, view
 
 __all__ = ["PhaseHost"]
+
+_Views = tuple[View | None, View | None]
 
 
 class PhaseHost:
@@ -22,6 +25,8 @@ class PhaseHost:
     Attributes:
         network: what the objective is given: in a phase on features, the network without its backbone.
         steps_per_epoch: gradient steps between two looks at the network.
+        weight: of this process's images in the last batch: its share of them times the number of processes.
+        note: what was decided about the inputs, for people.
     """
 
     def __init__(self, job: TrainJob, number: int, streams: Mapping[Stream, StreamData]) -> None:
@@ -31,18 +36,44 @@ class PhaseHost:
         self.device = torch.device(job.device)
         main = streams.get("source", next(iter(streams.values())))
         self.steps_per_epoch = phase.steps_per_epoch or passes(len(main), phase.batch_size)
-        self.network = job.network
+        self.network, self.weight, self.note = job.network, 1.0, ""
         self._features: dict[Stream, NDArray[np.float32]] = {}
         if phase.inputs == "features":
             self._features = {name: self._embedded(name) for name in streams}
             self.network = job.network.on_features()
+        self._ahead: Prefetcher[_Views] | None = None
 
     def setup(self, epoch: int) -> Setup:
-        return Setup(self.job.network, self.job.task, self._look, epoch)
+        job = self.job
+        return Setup(job.network, job.task, self._look, epoch, job.source_head, job.teacher)
 
-    def batch(self, step: int, total: int) -> Batch:
+    def batch(self, step: int, progress: float, last: int) -> Batch:
+        """The batch of a step. last: the step at which the phase ends, for what is made ahead."""
+        if self.phase.inputs == "features":
+            source, target = self._views(step)  # so little to do that a thread would cost more
+        else:
+            if self._ahead is None:
+                self._ahead = Prefetcher(self._views, step, last)
+            source, target = self._ahead.get(step)
+        if self.job.processes.count > 1:
+            name = next(iter(self.streams))
+            images = len(self._index(name, step))
+            self.weight = self.job.processes.taken(images) * self.job.processes.count / images
+        return Batch(source, target, progress, step)
+
+    def close(self) -> None:
+        """End what makes batches ahead."""
+        if self._ahead is not None:
+            if self._ahead.workers:
+                self.note = (
+                    f"batches of {self.phase.name} made by {self._ahead.workers} threads beside the training"
+                )
+            self._ahead.close()
+            self._ahead = None
+
+    def _views(self, step: int) -> _Views:
         views = {name: self._view(name, stream, step) for name, stream in self.streams.items()}
-        return Batch(views.get("source"), views.get("target"), step / total, step)
+        return views.get("source"), views.get("target")
 
     def _embedded(self, name: Stream) -> NDArray[np.float32]:
         known = self.job.known_features(name, self.number)
@@ -59,15 +90,19 @@ class PhaseHost:
         stream = self.job.streams[name]
         return predict(self.job.network, stream.pixels, stream.rows, self.job.preprocess, device=self.device)
 
+    def _index(self, name: Stream, step: int) -> NDArray[np.int64]:
+        return self.streams[name].batch(self.phase.batch_size, step, self.job.seed, self.number, name)
+
     def _view(self, name: Stream, stream: StreamData, step: int) -> View:
-        index = stream.batch(self.phase.batch_size, step, self.job.seed, self.number, name)
+        job, processes = self.job, self.job.processes
+        index = self._index(name, step)
+        part = processes.part(len(index))
         if self.phase.inputs == "features":
-            inputs = torch.from_numpy(np.ascontiguousarray(self._features[name][index])).to(self.device)
+            own = index[part]
+            inputs = torch.from_numpy(np.ascontiguousarray(self._features[name][own])).to(self.device)
             return View(
-                inputs, picked(stream.labels, index, self.device), torch.from_numpy(index).to(self.device),
-                domains=picked(stream.domains, index, self.device),
+                inputs, picked(stream.labels, own, self.device), torch.from_numpy(own).to(self.device),
+                domains=picked(stream.domains, own, self.device),
             )  # fmt: skip
-        seed = draw_seed(self.job.seed, self.number, step, name, "augment")
-        return view(
-            stream, index, self.job.preprocess, self.phase.augment, self.phase.strong_view, seed, self.device
-        )
+        seed = draw_seed(job.seed, self.number, step, name, "augment")
+        return view(stream, index, job.preprocess, self.phase, seed, self.device, part)

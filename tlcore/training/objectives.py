@@ -61,7 +61,7 @@ def supervised_loss(
     task: TrainTask | None = None,
     balanced: bool = False,
 ) -> Tensor:
-    """Mean over images of the loss that fits their labels; of a mixed batch s loss(y) + (1 - s) loss(y reversed).
+    """Mean over images of the loss that fits their labels; of a mixed batch s loss(y) + (1 - s) loss(y of the others).
 
     Classes: cross-entropy with label smoothing e, targets (1 - e) y + e / K (Szegedy et al. 2016, section 7).
     Numbers: (output - y)^2 / (2 v), v being the variance of the training labels. Tags: the mean over tags of the
@@ -88,9 +88,9 @@ def supervised_loss(
             return functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
         return functional.cross_entropy(logits, truth, weight=weights, label_smoothing=smoothing)
 
-    if view.share is None:
+    if view.share is None or view.others is None:
         return of(labels)
-    return view.share * of(labels) + (1 - view.share) * of(labels.flip(0))
+    return view.share * of(labels) + (1 - view.share) * of(view.others)
 
 
 def _balance(task: TrainTask, logits: Tensor) -> Tensor | None:

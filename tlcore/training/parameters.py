@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -112,7 +111,8 @@ def make_optimizer(
             name: value for name, value in select(network, own, group.parameters).items() if name not in taken
         }
         taken |= chosen.keys()
-        groups += _split_decay(group, chosen.values())
+        for share, values in _layered(network, group, chosen).items():
+            groups += _split_decay(group, share, values)
     if not groups:
         return None
     # fused: one pass over each parameter instead of one per operation
@@ -121,15 +121,45 @@ def make_optimizer(
     return torch.optim.AdamW(groups, fused=True)
 
 
-def _split_decay(group: Group, values: Iterable[nn.Parameter]) -> list[dict[str, object]]:
+def _layered(
+    network: Network, group: Group, chosen: dict[str, nn.Parameter]
+) -> dict[float, list[nn.Parameter]]:
+    """The parameters by their share of the group's rate: r^1 for the backbone's last layer, r^2 for the one below, …,
+    and 1 for what is no part of the backbone.
+
+    Raises:
+        PluginError: the backbone does not say what its layers are.
+    """
+    if group.layer_decay == 1:
+        return {1.0: list(chosen.values())}
+    from timm.models import group_parameters
+
+    matcher = getattr(network.backbone, "group_matcher", None)
+    if matcher is None:
+        raise PluginError(
+            f"a {type(network.backbone).__name__} does not say what its layers are",
+            hint="train it with layer_decay = 1",
+        )
+    layers = group_parameters(network.backbone, matcher(coarse=False), reverse=True)
+    top = max(layers.values())
+    parted: dict[float, list[nn.Parameter]] = {}
+    for name, value in chosen.items():
+        layer = layers.get(name.removeprefix("backbone."))
+        below = 0 if layer is None or not name.startswith("backbone.") else top - layer + 1
+        parted.setdefault(float(group.layer_decay**below), []).append(value)
+    return parted
+
+
+def _split_decay(group: Group, share: float, values: list[nn.Parameter]) -> list[dict[str, object]]:
     """Weight decay on matrices and filters alone: on biases and norm layers it only hurts."""
-    values = list(values)
     decayed = [value for value in values if value.ndim > 1]
     plain = [value for value in values if value.ndim <= 1]
     made: list[dict[str, object]] = []
     for chosen, decay in ((decayed, group.weight_decay), (plain, 0.0)):
         if chosen:
-            made.append({"params": chosen, "lr": group.lr, "peak": group.lr, "weight_decay": decay})
+            made.append(
+                {"params": chosen, "lr": group.lr * share, "peak": group.lr * share, "weight_decay": decay}
+            )
     return made
 
 

@@ -203,7 +203,8 @@ class View:
     strong: the same images strongly augmented, where the phase asked for it;
     labels: int64 [n] (float32 [n] of numbers, [n, K] of tags); None on the target, always.
     index: int64 [n], positions in the stream. domains: int64 [n], 0 … G-1, on a source of several domains; else None.
-    share: of each image in itself, where the batch was mixed with itself in reverse order (mixup, cutmix); else None.
+    share: of each image in its own place, where the batch was mixed with itself in reverse order (mixup, cutmix), and
+    `others` the labels of what was mixed in; else None.
     """
 
     inputs: Tensor
@@ -212,6 +213,7 @@ class View:
     strong: Tensor | None = None
     domains: Tensor | None = None
     share: float | None = None
+    others: Tensor | None = None
 
 
 @dataclass(frozen=True)

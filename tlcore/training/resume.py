@@ -16,12 +16,13 @@ __all__ = ["load_state", "save_state"]
 _NAME = "training.pt"
 
 
-def save_state(folder: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; a reader sees the old file or the new one."""
+def save_state(folder: Path, state: dict[str, Any], name: str | None = None) -> None:
+    """Write tensors and plain values under a name; a reader sees the old file or the new one."""
+    name = name or _NAME
     folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f".{_NAME}.*"):
+    for left in folder.glob(f".{name}.*"):
         left.unlink(missing_ok=True)  # of a process that was killed while it wrote: the stage's lock is ours
-    part = folder / f".{_NAME}.{os.getpid()}"
+    part = folder / f".{name}.{os.getpid()}"
     buffer = io.BytesIO()  # torch hides a full disk behind an error of its own
     torch.save(state, buffer)
     try:
@@ -29,18 +30,18 @@ def save_state(folder: Path, state: dict[str, Any]) -> None:
             file.write(buffer.getbuffer())
             file.flush()
             os.fsync(file.fileno())
-        part.replace(folder / _NAME)
+        part.replace(folder / name)
     finally:
         part.unlink(missing_ok=True)
 
 
-def load_state(folder: Path) -> dict[str, Any] | None:
+def load_state(folder: Path, name: str | None = None) -> dict[str, Any] | None:
     """The last state, or None. Only tensors and plain values are read (weights_only).
 
     Raises:
         PluginError: the file is there and cannot be read.
     """
-    path = folder / _NAME
+    path = folder / (name or _NAME)
     if not path.is_file():
         return None
     try:

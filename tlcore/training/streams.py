@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from tlcore.features.normalisation import normalise
 from tlcore.training.augment import augment
-from tlcore.training.plan import Augment, View
+from tlcore.training.mixing import mixed, randomly_augmented
+from tlcore.training.plan import Phase, View
 from tlcore.values import Preprocess
 
 __all__ = ["StreamData", "draw_seed", "passes", "picked", "view"]
@@ -22,13 +24,14 @@ __all__ = ["StreamData", "draw_seed", "passes", "picked", "view"]
 class StreamData:
     """One stream: uint8 pixels [N, H, W, 3] (a memory map), the rows of it that belong, and their labels.
 
-    labels: int64 [n], or None where training must not see any. domains: int64 [n], 0 … G-1, where the stream is of
-    several domains: every batch then holds equal shares of them, whatever their sizes.
+    labels: int64 [n] (float32 [n] of numbers, [n, K] of tags), or None where training must not see any.
+    domains: int64 [n], 0 … G-1, where the stream is of several domains: every batch then holds equal shares of them,
+    whatever their sizes.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     domains: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
@@ -93,24 +96,42 @@ def view(
     stream: StreamData,
     index: NDArray[np.int64],
     preprocess: Preprocess,
-    kind: Augment,
-    strong: bool,
+    phase: Phase,
     seed: int,
     device: torch.device,
+    part: slice | None = None,
 ) -> View:
-    """The batch of `index`, augmented from `seed`, normalised, on the device."""
-    pixels = torch.from_numpy(np.ascontiguousarray(stream.pixels[stream.rows[index]]))
+    """The batch of `index`, augmented as the phase says from `seed`, normalised, on the device.
+
+    part: the images of it that this process takes; they come out as they do in the whole batch. None: all.
+    """
+    mixes = (phase.mixup > 0 or phase.cutmix > 0) and stream.labels is not None
+    part = part or slice(None)
+    wanted = slice(None) if mixes else part  # an image is mixed with one that may be another process's
+    chosen = np.ascontiguousarray(stream.pixels[stream.rows[index]])
+    if phase.randaugment is not None:
+        chosen = randomly_augmented(chosen, phase.randaugment, draw_seed(seed, "policy"))
+    pixels = torch.from_numpy(chosen)
     generator = torch.Generator().manual_seed(seed)
-    weak = normalise(augment(pixels, kind, generator), preprocess).to(device)
-    hard = normalise(augment(pixels, "strong", generator), preprocess).to(device) if strong else None
+    weak = normalise(augment(pixels, phase.augment, generator, wanted), preprocess)
+    share = None
+    if mixes:
+        weak, share = mixed(weak, phase.mixup, phase.cutmix, draw_seed(seed, "mix"))
+        weak = weak[part]
+    hard = (
+        normalise(augment(pixels, "strong", generator, part), preprocess).to(device)
+        if phase.strong_view
+        else None
+    )
+    own = index[part]
     return View(
-        weak, picked(stream.labels, index, device), torch.from_numpy(index).to(device), hard,
-        picked(stream.domains, index, device),
+        weak.to(device), picked(stream.labels, own, device), torch.from_numpy(own).to(device), hard,
+        picked(stream.domains, own, device), share, picked(stream.labels, index[::-1][part], device) if mixes else None,
     )  # fmt: skip
 
 
 def picked(
-    values: NDArray[np.int64] | None, index: NDArray[np.int64], device: torch.device
+    values: NDArray[Any] | None, index: NDArray[np.int64], device: torch.device
 ) -> torch.Tensor | None:
     """values[index] on the device; None of None."""
-    return None if values is None else torch.from_numpy(values[index]).to(device)
+    return None if values is None else torch.from_numpy(np.ascontiguousarray(values[index])).to(device)
