@@ -39,24 +39,33 @@ class ImageTable(DataCheck):
     )
 
     def check(self, dataset: Dataset, limits: CheckLimits) -> DataReport:
-        from tlcore.data import findings
+        from tlcore.data import findings, label_findings
 
         table = dataset.table
-        problems = list(findings.schema_problems(table))
+        problems = list(findings.schema_problems(table, dataset.task))
         if table.height == 0:
             problems.append(Problem(code="no-rows", severity="error", message="no images"))
         if problems:
-            return DataReport(problems=tuple(problems), rows=table.height, classes=dataset.classes)
+            return DataReport(
+                problems=tuple(problems), rows=table.height, classes=dataset.classes, task=dataset.task
+            )
         facts, bad = self._inspect(table, limits)
         problems += findings.bad_files(bad)
+        if dataset.task == "regression":
+            problems += label_findings.not_finite(_without(table, problems))
         left = _without(table, problems)
         problems += findings.tiny_images(facts, self.tiny)
         problems += findings.misnamed(dict(left.select("sample_id", "uri").iter_rows()), facts)
         problems += findings.copies(left)
         problems += findings.unlabelled(_without(left, problems))
         left = _without(left, problems)
-        problems += findings.class_problems(
-            left, dataset.classes, fewest=limits.min_images_per_class, imbalance=self.imbalance
+        classes = dataset.task == "classification"
+        if classes:
+            problems += findings.class_problems(
+                left, dataset.classes, fewest=limits.min_images_per_class, imbalance=self.imbalance
+            )
+        problems += label_findings.label_findings(
+            left, dataset.classes, dataset.task, fewest=limits.min_images_per_class
         )
         kept = [facts[sample] for sample in left["sample_id"]]
         return DataReport(
@@ -64,7 +73,11 @@ class ImageTable(DataCheck):
             rows=left.height,
             dropped=table.height - left.height,
             classes=dataset.classes,
-            counts=findings.class_counts(left),
+            counts=findings.class_counts(left)
+            if classes
+            else label_findings.label_counts(left, dataset.classes, dataset.task),
+            images={} if classes else label_findings.place_images(left),
+            task=dataset.task,
             sizes=findings.size_summary(kept),
             modes=dict(Counter(fact.mode for fact in kept).most_common()),
         )

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -28,6 +28,9 @@ class Manifest(DataSource):
 
     A uri is a path relative to `root`, or an absolute one below it. Every cell is read as text ("007" stays
     "007"), and surrounding spaces are dropped. Rows are counted from 1, the header left out.
+
+    Labels are classes, numbers or tags (`task`). A cell of tags that holds the separator alone has none of them; an
+    empty cell is unlabelled.
     """
 
     card: ClassVar[Card] = Card(
@@ -40,12 +43,21 @@ class Manifest(DataSource):
     root: str | None = Field(
         None, description="folder that relative paths start at and no path leaves; default: the file's own"
     )
+    label: str = Field("label", min_length=1, description="the column that holds the labels")
+    task: Literal["auto", "classification", "regression", "multi-label"] = Field(
+        "auto",
+        description="what labels are: one class of several, a number, or any number of tags. auto: numbers where they are "
+        "written with a decimal point, tags where the column holds lists or a separator is given, else classes",
+    )
+    separator: str | None = Field(
+        None, min_length=1, description='what stands between the tags of a cell; default: "|", as in "cat|dog"'
+    )
 
     def depends_on(self) -> tuple[str, ...] | None:
         """The table and the images that it lists, and no other file beside them; None where it cannot be read."""
         try:
             path, root = self._places()
-            uris = _read(path)["uri"].drop_nulls().to_list()
+            uris = _read(path, self.label)["uri"].drop_nulls().to_list()
         except UserError:
             return None  # `load` says what is wrong
         # A joined path as it stands: to normalise it takes longer than to look at the file.
@@ -58,11 +70,14 @@ class Manifest(DataSource):
         return path, existing(self.root if self.root is not None else path.parent, "folder")
 
     def load(self) -> Dataset:
+        import polars as pl
+
+        from tlcore.data.label_column import read_labels
         from tlcore.data.schema import image_table
 
         path, root = self._places()
-        table = _read(path)
-        cells = {name: table[name].to_list() for name in COLUMNS if name in table.columns}
+        table = _read(path, self.label)
+        cells = {name: table[name].to_list() for name in COLUMNS if name in table.columns and name != "label"}
         count = table.height
         if count == 0:
             raise UserError("the manifest has no rows", where=str(path))
@@ -74,18 +89,28 @@ class Manifest(DataSource):
             ids = [os.path.relpath(uri, root) for uri in uris]
         _refuse_repeats(uris, written, "image", path)
         _refuse_repeats(ids, ids, "sample_id", path)
+        labels = table["label"] if "label" in table.columns else pl.Series("label", [None] * count, pl.String)
+        task, found = read_labels(
+            labels, task=self.task, separator=self.separator, column=self.label, where=str(path)
+        )
         return image_table(
             path.stem,
+            task=task,
+            target=self.label,
             sample_ids=ids,
             uris=uris,
-            labels=cells.get("label", [None] * count),
+            labels=found,
             splits=_splits(cells.get("split", [None] * count), path),
             domains=[domain or SOURCE for domain in cells.get("domain", [None] * count)],
         )
 
 
-def _read(path: Path) -> pl.DataFrame:
-    """All cells as stripped text, with empty ones null; the columns checked."""
+def _read(path: Path, label: str = "label") -> pl.DataFrame:
+    """All cells as stripped text, with empty ones null; the columns checked.
+
+    The column `label` is called so in what is returned, and left as it is where it holds numbers with a fraction or
+    lists.
+    """
     import polars as pl
 
     try:
@@ -104,19 +129,39 @@ def _read(path: Path) -> pl.DataFrame:
             where=str(path),
             hint=f"the first row names the columns ({', '.join(COLUMNS)}; uri is required); text is UTF-8",
         ) from None
+    known = tuple(dict.fromkeys((*COLUMNS, label)))
     for name in table.columns:
-        if name not in COLUMNS:
+        if name not in known:
             raise UnknownName(
-                "column", name, COLUMNS, where=str(path), hint="rename the column or leave it out"
+                "column",
+                name,
+                known,
+                where=str(path),
+                hint="rename the column or leave it out; labels in a column of another name: label = NAME",
             )
     if "uri" not in table.columns:
         raise UserError('the column "uri" is missing', where=str(path), choices=COLUMNS)
+    if label != "label":
+        if label not in table.columns:
+            raise UnknownName("column", label, table.columns, where=str(path), hint="name the labels' column")
+        table = table.drop("label", strict=False).rename({label: "label"})
+    typed = [name for name in table.columns if name == "label" and _keeps_type(table[name].dtype)]
     try:
-        table = table.select(pl.all().cast(pl.String).str.strip_chars())
+        table = table.select(
+            *(pl.col(n) if n in typed else pl.col(n).cast(pl.String).str.strip_chars() for n in table.columns)
+        )
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"a column does not hold plain values: {reason}", where=str(path)) from None
-    return table.select(pl.when(pl.all() != "").then(pl.all()))
+    return table.select(
+        *(pl.col(n) if n in typed else pl.when(pl.col(n) != "").then(pl.col(n)) for n in table.columns)
+    )
+
+
+def _keeps_type(kind: pl.DataType) -> bool:
+    import polars as pl
+
+    return kind.is_float() or isinstance(kind, pl.List)
 
 
 def _filled(cells: Sequence[str | None], column: str, path: Path) -> list[str]:

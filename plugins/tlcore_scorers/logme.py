@@ -8,11 +8,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from pydantic import Field
 
-from tlcore.errors import UserError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, Evidence, Scorer
 from tlcore.selection.evidence import LogEvidence, log_evidence
-from tlcore.selection.requirements import MINIMUM_IMAGES, check_moments
+from tlcore.selection.requirements import check_moments, check_targets
 
 if TYPE_CHECKING:
     from tlcore.features.moments import Moments
@@ -69,16 +68,7 @@ def target_evidence(moments: RegressionMoments) -> LogEvidence:
     Raises:
         UserError: fewer than 4 images, a constant target, or features without variance.
     """
-    if moments.n < MINIMUM_IMAGES:
-        raise UserError(f"LogME needs at least {MINIMUM_IMAGES} images, not {moments.n}")
-    if not moments.targets_vary.all():
-        flat = ", ".join(str(place) for place in np.flatnonzero(~moments.targets_vary))
-        raise UserError(
-            f"a target is constant (column {flat}): there is nothing that features could explain",
-            hint="leave the column out, or take images whose targets differ",
-        )
-    if not moments.varies:
-        raise UserError("the features carry no variance: every image looks the same to this network")
+    check_targets(moments, "LogME")
     rows = moments.n - 1
     scale = np.sqrt(moments.centred_target_squares / rows)
     squares = np.full(scale.size, float(rows))
@@ -88,15 +78,15 @@ def target_evidence(moments: RegressionMoments) -> LogEvidence:
 class LogME(Scorer):
     """Mean over classes, or over real-valued targets, of the maximum log evidence of a Bayesian linear model.
 
-    Per image, in nats. Where the evidence has real-valued targets they are scored, and centred in any case. They
-    reach it through `Evidence.regression`, from Python alone: the tables that the command line reads hold classes.
+    Per image, in nats. Where the evidence has real-valued targets (numbers, or 0 and 1 for each tag) they are scored,
+    and centred in any case.
     """
 
     card: ClassVar[Card] = Card(
         name="logme",
         summary="log of maximum evidence of a Bayesian linear model on the frozen features",
         reference="You et al. 2021, LogME, section 4; noise precision profiled out, right for n < D",
-        traits=frozenset({"rotation-invariant"}),
+        traits=frozenset({"rotation-invariant", "regression"}),
     )
 
     centred: bool = Field(

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
+from tlcore.errors import UserError
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, Evidence, Scorer
 from tlcore.selection.held_out import Part, parts_of
-from tlcore.selection.requirements import held_out_folds
+from tlcore.selection.requirements import check_targets, held_out_folds
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlcore.features.moments import Moments
+    from tlcore.features.regression import RegressionMoments
 
-__all__ = ["RidgeCV", "held_out_error"]
+__all__ = ["RidgeCV", "held_out_error", "held_out_target_error"]
 
 LEAST, MOST = -8.0, 3.0
 """Decades of the penalties, as shares of the largest eigenvalue of the training Gram matrix."""
@@ -79,14 +83,49 @@ def _fold_error(train: Part, test: Part, penalties: NDArray[np.float64]) -> tupl
     return np.maximum(found, 0.0), null
 
 
+def held_out_target_error(
+    folds: Sequence[RegressionMoments], penalties: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """As `held_out_error` for T real targets: the error of each by penalty [P, T], and of the other folds' means [T].
+
+    Args:
+        folds: at least two, about the same points (`tlcore.selection.number_evidence.target_folds`).
+        penalties: [P], as there.
+    """
+    from tlcore.selection.blas import calm_blas
+
+    error, null = np.zeros((penalties.size, folds[0].targets)), np.zeros(folds[0].targets)
+    for index, test in enumerate(folds):
+        train = functools.reduce(operator.add, (fold for place, fold in enumerate(folds) if place != index))
+        # The held-out images about the means of the others: then no mean is left to take off.
+        seen = test.rebased(train.mean, train.target_mean)
+        with calm_blas(0):
+            sigma, vectors = np.linalg.eigh(train.centred_gram)
+            cross = vectors.T @ train.centred_cross
+            target = vectors.T @ seen.shifted_cross
+            gram = vectors.T @ seen.shifted_gram @ vectors
+        null += seen.shifted_target_squares
+        if not sigma[-1] > 0:
+            error += seen.shifted_target_squares
+            continue
+        for place, penalty in enumerate(penalties):
+            weight = cross / (np.maximum(sigma, 0.0) + penalty * sigma[-1])[:, None]
+            form = (weight * (gram @ weight)).sum(axis=0)
+            error[place] += np.maximum(
+                seen.shifted_target_squares - 2 * (weight * target).sum(axis=0) + form, 0.0
+            )
+    return error, null
+
+
 class RidgeCV(Scorer):
-    """Held-out R^2 of ridge regression on one-hot classes; at most 1, about 0 for features that say nothing."""
+    """Held-out R^2 of ridge regression on one-hot classes, or on numbers and tags; at most 1, about 0 for features that
+    say nothing."""
 
     card: ClassVar[Card] = Card(
         name="ridge-cv",
-        summary="held-out R^2 of ridge regression from the features to the one-hot classes",
+        summary="held-out R^2 of ridge regression from the features to the one-hot classes, or to numbers",
         reference="Hastie, Tibshirani, Friedman 2009, The Elements of Statistical Learning, 3.4.1 and 7.10",
-        traits=frozenset({"folds", "rotation-invariant"}),
+        traits=frozenset({"folds", "rotation-invariant", "regression"}),
     )
 
     penalties: int = Field(
@@ -100,11 +139,29 @@ class RidgeCV(Scorer):
         """1 - error / error of the class frequencies, pooled over all held-out images and classes.
 
         The penalty is the one with the least held-out error, the same share in all folds. Choosing one number by
-        the error that is reported flatters all candidates alike, and little.
+        the error that is reported flatters all candidates alike, and little. Of several numbers or tags it is the mean
+        over them, with one penalty for all.
+
+        Raises:
+            UserError: too few images, classes or folds.
         """
+        if evidence.regression is not None:
+            return self._score_targets(evidence)
         folds = held_out_folds(evidence, self.card.name)
         error, null = held_out_error(folds, np.logspace(LEAST, MOST, self.penalties))
         return 1.0 - float(error.min()) / null
+
+    def _score_targets(self, evidence: Evidence) -> float:
+        assert evidence.regression is not None
+        if len(evidence.regression_folds) < 2:
+            raise UserError(
+                f"{self.card.name} is held out and needs moments of the targets by fold, and this evidence has none",
+                hint="make them with tlcore.selection.number_evidence.target_folds",
+            )
+        check_targets(evidence.regression, self.card.name)
+        grid = np.logspace(LEAST, MOST, self.penalties)
+        error, null = held_out_target_error(evidence.regression_folds, grid)
+        return float((1.0 - error / null).mean(axis=1).max())
 
 
 @hookimpl

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from tlcore.errors import UserError
-from tlcore.features.folds import fold_moments
+from tlcore.features.folds import fold_moments, fold_of
 from tlcore.features.moments import Moments
 from tlcore.features.regression import RegressionMoments
 from tlcore.protocols import Evidence, Scorer
@@ -245,21 +245,23 @@ def test_the_same_evidence_gives_the_same_score_and_is_left_as_it_was(scorer: Sc
 def test_real_valued_targets_are_scored_or_refused_and_constant_ones_refused(scorer: Scorer) -> None:
     features, _ = problem()
     nothing = np.zeros(60, dtype=np.int64)
-    for targets, constant in ((features[:, :2] @ np.ones((2, 1)), False), (np.full(60, 2.5), True)):
+    able = {one.card.name for one in SCORERS if "regression" in one.card.traits}
+    for targets, constant in ((features[:, :2] @ np.ones((2, 1)), False), (np.full((60, 1), 2.5), True)):
+        folds = [fold_of(nothing) == fold for fold in range(5)]
+        shifts = {"shift": features.mean(axis=0), "target_shift": targets.mean(axis=0)}
         evidence = Evidence(
             Moments.of(features, nothing, 1), nothing, lambda: features.astype(np.float32), lambda: None,
-            regression=RegressionMoments.of(features, targets),
+            regression=RegressionMoments.of(features, targets), targets=targets,
+            regression_folds=tuple(RegressionMoments.of(features[f], targets[f], **shifts) for f in folds),
         )  # fmt: skip
-        if scorer.card.name == "logme" and not constant:
+        if scorer.card.name in able and not constant:
             assert math.isfinite(scorer.score(evidence))
         else:
             with pytest.raises(UserError) as refused:
                 scorer.score(evidence)
-            if scorer.card.name != "logme":  # which alone takes numbers, so the others point to it alone
+            if scorer.card.name not in able:  # and points to those that are
                 hint = refused.value.hint or ""
-                assert "logme" in hint and not {one.card.name for one in SCORERS if one.card.name in hint} - {
-                    "logme"
-                }
+                assert "logme" in hint and {one.card.name for one in SCORERS if one.card.name in hint} <= able
 
 
 @pytest.mark.parametrize(

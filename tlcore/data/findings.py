@@ -13,8 +13,8 @@ from typing import Any, Literal
 import polars as pl
 
 from tlcore.data.image_file import BadImage, ImageFacts
-from tlcore.data.schema import SPLITS
-from tlcore.values import TARGET, Dataset, Problem
+from tlcore.data.schema import LABEL_TYPES, SPLITS
+from tlcore.values import TARGET, Dataset, Problem, Task
 
 __all__ = [
     "bad_files", "class_counts", "class_problems", "copies", "misnamed", "schema_problems", "size_summary",
@@ -41,6 +41,7 @@ _RULES = {
     "split_name": f"other than {', '.join(SPLITS)}",
     "sha256_digest": "no SHA-256 digest",
 }
+_KINDS = {"Float64": "numbers", "List(String)": "lists of text"}
 _SUFFIXES = {
     "JPEG": (".jpg", ".jpeg", ".jfif"), "MPO": (".jpg", ".jpeg", ".jfif"), "PNG": (".png",), "BMP": (".bmp",),
     "WEBP": (".webp",), "GIF": (".gif",), "TIFF": (".tif", ".tiff"),
@@ -60,7 +61,7 @@ def _problem(
     )
 
 
-def schema_problems(table: pl.DataFrame) -> tuple[Problem, ...]:
+def schema_problems(table: pl.DataFrame, task: Task = "classification") -> tuple[Problem, ...]:
     """Every rule of the table's schema (pandera) that is broken; codes are "schema-COLUMN-RULE"."""
     import pandera.polars as pa
     from pandera.errors import SchemaErrors
@@ -71,7 +72,9 @@ def schema_problems(table: pl.DataFrame) -> tuple[Problem, ...]:
         {
             "sample_id": pa.Column(str, checks=blank, unique=True),
             "uri": pa.Column(str, checks=blank),
-            "label": pa.Column(str, checks=blank, nullable=True),
+            "label": pa.Column(str, checks=blank, nullable=True)
+            if task == "classification"
+            else pa.Column(LABEL_TYPES[task], nullable=True),
             "split": pa.Column(str, checks=pa.Check.isin(SPLITS, name="split_name"), nullable=True),
             "domain": pa.Column(str, checks=blank),
             "sha256": pa.Column(str, checks=digest),
@@ -100,7 +103,7 @@ def _broken_rule(error: Any, table: pl.DataFrame) -> Problem | None:
         return _problem(
             f"schema-{column}-type",
             "error",
-            f'values of the column "{column}" that are no text',
+            f'values of the column "{column}" that are no {_KINDS.get(str(error.schema.dtype), "text")}',
             [str(table[column].dtype)],
         )
     if not isinstance(error.check_output, pl.DataFrame):
@@ -169,7 +172,7 @@ def copies(table: pl.DataFrame) -> Iterator[Problem]:
             leaks.append(f"{gone[0]} = {kept}")
         else:
             repeated.append(" = ".join(samples[:3]) + (" = …" if len(samples) > 3 else ""))
-        names = {s: label for s, label in zip(samples, labels, strict=True) if label is not None}
+        names = {s: _said(label) for s, label in zip(samples, labels, strict=True) if label is not None}
         if len(set(names.values())) > 1:
             disagree.append(" = ".join(f"{s} ({label})" for s, label in list(names.items())[:3]))
     if leaks:
@@ -179,6 +182,13 @@ def copies(table: pl.DataFrame) -> Iterator[Problem]:
         yield _problem("label-conflict", "warning", "images with different labels (same bytes)", disagree)
     if repeated:
         yield _problem("copies", "info", "images that occur more than once (same bytes)", repeated)
+
+
+def _said(label: Any) -> str:
+    """A label as people read it."""
+    if isinstance(label, list):
+        return " and ".join(label) or "no tag"
+    return label if isinstance(label, str) else f"{label:g}"
 
 
 def unlabelled(table: pl.DataFrame) -> Iterator[Problem]:

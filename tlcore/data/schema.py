@@ -7,18 +7,26 @@ import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import polars as pl
 
 from tlcore.errors import UserError
-from tlcore.values import SOURCE, TARGET, Dataset
+from tlcore.values import SOURCE, TARGET, Dataset, Task
 
-__all__ = ["SCHEMA", "SPLITS", "class_names", "combine", "image_table", "sha256_files"]
+__all__ = [
+    "LABEL_TYPES", "SCHEMA", "SPLITS", "class_names", "combine", "image_table", "label_names", "sha256_files",
+]  # fmt: skip
 
 SPLITS = ("train", "val", "test")
 
 SCHEMA: dict[str, type[pl.DataType]] = dict.fromkeys(Dataset.COLUMNS, pl.String)
-"""Polars type of each column of `Dataset.table`, in order."""
+"""Polars type of each column of `Dataset.table`, in order, where labels are classes."""
+
+LABEL_TYPES: dict[Task, Any] = {
+    "classification": pl.String, "regression": pl.Float64, "multi-label": pl.List(pl.String),
+}  # fmt: skip
+"""Polars type of the column `label`."""
 
 _CHUNK = 1 << 20
 
@@ -28,20 +36,31 @@ def image_table(
     *,
     sample_ids: Sequence[str],
     uris: Sequence[str],
-    labels: Sequence[str | None],
+    labels: Sequence[Any],
     splits: Sequence[str | None],
     domains: Sequence[str] | None = None,
     workers: int = 0,
+    task: Task = "classification",
+    target: str = "label",
 ) -> Dataset:
     """A Dataset of these rows, with the files' hashes. All sequences are as long as `uris`.
 
     Args:
+        labels: a class name, a number or the names of tags per row, as `task` says; None where there is none.
+        target: what the number is called, where labels are numbers.
         domains: SOURCE for every row where None.
         workers: hashing threads; 0 for one per core.
     """
     columns = (sample_ids, uris, labels, splits, domains or [SOURCE] * len(uris), sha256_files(uris, workers))
-    table = pl.DataFrame(dict(zip(Dataset.COLUMNS, columns, strict=True)), schema=SCHEMA)
-    return Dataset(name=name, table=table, classes=class_names(labels))
+    schema = {**SCHEMA, "label": LABEL_TYPES[task]}
+    table = pl.DataFrame(dict(zip(Dataset.COLUMNS, columns, strict=True)), schema=schema)
+    classes = (target,) if task == "regression" else label_names(table["label"])
+    return Dataset(name=name, table=table, classes=classes, task=task)
+
+
+def label_names(labels: pl.Series) -> tuple[str, ...]:
+    """The distinct classes, or tags, of a column `label`, in code-point order."""
+    return class_names(labels.explode() if isinstance(labels.dtype, pl.List) else labels)
 
 
 def class_names(labels: Iterable[str | None]) -> tuple[str, ...]:
@@ -101,19 +120,24 @@ def combine(
     if len([name for name in found if name != TARGET]) == 1:
         single = pl.when(pl.col("domain") == TARGET).then(pl.lit(TARGET)).otherwise(pl.lit(SOURCE))
         own = own.with_columns(single.alias("domain"))
-    classes = class_names(own.filter(pl.col("domain") != TARGET)["label"])
+    numbers = source.task == "regression"
+    classes = source.classes if numbers else label_names(own.filter(pl.col("domain") != TARGET)["label"])
     table, where = own, source.name
     if target is not None:
         where = target.name
         prefix, taken = "target:", set(own["sample_id"])
         while any(prefix + sample in taken for sample in target.table["sample_id"]):
             prefix += ":"
-        theirs = target.table.with_columns(
+        theirs = _of_task(target, source).with_columns(
             (prefix + pl.col("sample_id")).alias("sample_id"), pl.lit(TARGET).alias("domain")
         )
         table = pl.concat([own, theirs.select(Dataset.COLUMNS)])
-    strange = sorted(set(class_names(table.filter(pl.col("domain") == TARGET)["label"])) - set(classes))
-    if strange and new_classes:
+    theirs_named = () if numbers else label_names(table.filter(pl.col("domain") == TARGET)["label"])
+    strange = sorted(set(theirs_named) - set(classes))
+    if strange and new_classes and source.task == "multi-label":
+        known = pl.col("label").list.eval(pl.element().filter(pl.element().is_in(classes)))
+        table = table.with_columns(known.alias("label"))
+    elif strange and new_classes:
         table = table.with_columns(
             pl.when(pl.col("label").is_in(strange)).then(None).otherwise(pl.col("label")).alias("label")
         )
@@ -128,3 +152,20 @@ def combine(
             'data.target = {name = "image-folder", path = …, folders = "ignored"}',
         )
     return replace(source, table=table, classes=classes)
+
+
+def _of_task(target: Dataset, source: Dataset) -> pl.DataFrame:
+    """The target's rows with a column `label` of the source's kind.
+
+    Raises:
+        UserError: it has labels of another kind.
+    """
+    if target.task == source.task:
+        return target.table
+    if target.table["label"].is_null().all():
+        return target.table.with_columns(pl.lit(None, dtype=LABEL_TYPES[source.task]).alias("label"))
+    raise UserError(
+        f"the labels of the target are read as {target.task}, those of the source as {source.task}",
+        where=target.name,
+        hint='name the same "task" for both, or leave the labels of the target out',
+    )

@@ -13,8 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import polars as pl
 
+from tlcore.data.strata import number_bins
+from tlcore.data.tag_splits import iterative_stratification
 from tlcore.errors import UserError
 from tlcore.values import SOURCE, TARGET, Dataset
 
@@ -26,10 +29,13 @@ _PRIORITY = ("test", "val", "train")
 
 @dataclass(frozen=True)
 class _Row:
+    """label: the class, or the bin of the number; with tags "" for an image that is labelled."""
+
     label: str | None
     split: str | None
     domain: str
     content: str
+    tags: tuple[str, ...] = ()
 
 
 def assign_splits(dataset: Dataset, *, validation: float, test: float, seed: int) -> Dataset:
@@ -42,6 +48,9 @@ def assign_splits(dataset: Dataset, *, validation: float, test: float, seed: int
     Source images are stratified by label: a class of n images gives floor(share * n + 1/2) to a split, where both
     are made at least one to each from n = 3 on, one to test for n = 2, and always leaves one in train. Target
     images are stratified by label for the test split alone; val and train are drawn as if there were no labels.
+
+    Numbers are stratified as if their quantile bins (`tlcore.data.strata.number_bins`, in each domain) were classes.
+    Images with tags are spread so that each tag is (`tlcore.data.tag_splits`).
 
     Args:
         validation, test: shares in [0, 1) with a sum below 1; 0 makes no such split.
@@ -56,12 +65,7 @@ def assign_splits(dataset: Dataset, *, validation: float, test: float, seed: int
             where="data.validation, data.test",
             hint="choose shares of at least 0 whose sum is below 1",
         )
-    rows = [
-        _Row(label, split, TARGET if domain == TARGET else SOURCE, sha256 or f"unread:{sample_id}")
-        for sample_id, label, split, domain, sha256 in dataset.table.select(
-            "sample_id", "label", "split", "domain", "sha256"
-        ).iter_rows()
-    ]
+    rows = _rows(dataset)
     missing = {domain: _missing(rows, domain, dataset.name) for domain in (SOURCE, TARGET)}
     in_pool = [row.split is None or (row.split == "train" and bool(missing[row.domain])) for row in rows]
     settled = _settled(row for row, free in zip(rows, in_pool, strict=True) if not free)
@@ -71,10 +75,40 @@ def assign_splits(dataset: Dataset, *, validation: float, test: float, seed: int
             "val": validation if "val" in missing[domain] else 0.0,
             "test": test if "test" in missing[domain] else 0.0,
         }
-        _carve(pool, settled, shares, blind=domain == TARGET, seed=seed)
+        if dataset.task == "multi-label":
+            _carve_tags(pool, settled, shares, blind=domain == TARGET, seed=seed)
+        else:
+            _carve(pool, settled, shares, blind=domain == TARGET, seed=seed)
     splits = [settled[row.content] if free else row.split for row, free in zip(rows, in_pool, strict=True)]
     column = pl.Series("split", splits, dtype=pl.String)
     return replace(dataset, table=dataset.table.with_columns(column))
+
+
+def _rows(dataset: Dataset) -> list[_Row]:
+    columns = dataset.table.select("sample_id", "label", "split", "domain", "sha256").iter_rows()
+    bins = _bins(dataset) if dataset.task == "regression" else None
+    rows = []
+    for place, (sample_id, label, split, domain, sha256) in enumerate(columns):
+        where, content = TARGET if domain == TARGET else SOURCE, sha256 or f"unread:{sample_id}"
+        if bins is not None:
+            rows.append(_Row(bins[place], split, where, content))
+        elif dataset.task == "multi-label":
+            rows.append(_Row(None if label is None else "", split, where, content, tuple(label or ())))
+        else:
+            rows.append(_Row(label, split, where, content))
+    return rows
+
+
+def _bins(dataset: Dataset) -> list[str | None]:
+    """The quantile bin of each row's number among those of its domain; None without a number."""
+    found: list[str | None] = [None] * len(dataset.table)
+    labelled, numbers = dataset.labelled(), dataset.targets()
+    is_target = (dataset.table["domain"] == TARGET).to_numpy()
+    for domain in (is_target, ~is_target):
+        rows = np.flatnonzero(labelled & domain)
+        for row, code in zip(rows, number_bins(numbers[rows]), strict=True):
+            found[int(row)] = f"{code:02}"
+    return found
 
 
 def _missing(rows: list[_Row], domain: str, name: str) -> set[str]:
@@ -123,6 +157,35 @@ def _carve(
         _draw(rest, settled, val, 0, seed=seed)
 
 
+def _carve_tags(
+    pool: list[_Row], settled: dict[str, str], shares: dict[str, float], *, blind: bool, seed: int
+) -> None:
+    """As `_carve`, with every tag spread like the images; copies with different tags count with all of them."""
+    tags: dict[str, set[str]] = defaultdict(set)
+    for row in pool:
+        if row.label is not None:
+            tags[row.content] |= set(row.tags)
+    drawn = {content: sorted(tags[content]) for content in sorted(tags, key=lambda one: _draw_key(one, seed))}
+    wanted = {"train": 1 - shares["val"] - shares["test"], "test": shares["test"], "val": shares["val"]}
+    if blind:
+        wanted = {"train": 1 - shares["test"], "test": shares["test"]}
+    wanted = {split: share for split, share in wanted.items() if share > 0}
+    made = iterative_stratification(drawn, settled, wanted)
+    bare = list(dict.fromkeys(row.content for row in pool if row.content not in tags))
+    n = len(bare)
+    if blind:
+        settled |= {content: split for content, split in made.items() if split == "test"}
+        _, test = _counts(n, 0.0, shares["test"] * n)
+        for content in _order(bare, settled, seed)[: max(0, test - _have(bare, settled, "test"))]:
+            settled[content] = "test"
+        rest = list(dict.fromkeys(row.content for row in pool if settled.get(row.content) != "test"))
+        val, _ = _counts(len(rest), shares["val"] * len({row.content for row in pool}), 0.0)
+        _draw(rest, settled, val, 0, seed=seed)
+        return
+    settled |= made
+    _draw(bare, settled, *_counts(n, shares["val"] * n, shares["test"] * n), seed=seed)
+
+
 def _by_class(pool: list[_Row]) -> dict[str | None, list[str]]:
     """Distinct contents per label; copies with different labels count for the first label by name."""
     label: dict[str, str | None] = {}
@@ -162,4 +225,8 @@ def _have(contents: list[str], settled: dict[str, str], split: str) -> int:
 def _order(contents: list[str], settled: dict[str, str], seed: int) -> list[str]:
     """The contents without a split yet, in their drawn order."""
     free = [content for content in contents if content not in settled]
-    return sorted(free, key=lambda content: hashlib.sha256(f"{seed}:{content}".encode()).digest())
+    return sorted(free, key=lambda content: _draw_key(content, seed))
+
+
+def _draw_key(content: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{content}".encode()).digest()

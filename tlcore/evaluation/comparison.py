@@ -14,6 +14,7 @@ from tlcore.values import UNLABELLED, Comparison, Interval
 __all__ = [
     "LINEAR_PROBE",
     "MAJORITY",
+    "MEAN_ABSOLUTE_ERROR",
     "SCRATCH",
     "compare",
     "majority",
@@ -29,6 +30,9 @@ LINEAR_PROBE = "linear-probe"
 """A linear head on the frozen features of the best candidate."""
 SCRATCH = "scratch"
 """The same network from a random initialisation, by the strategy that the run names: what transfer has to beat."""
+
+MEAN_ABSOLUTE_ERROR = "mean absolute error"
+"""`Comparison.measure` of numbers: in the unit of the labels, and no share."""
 
 _FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
 _Z = 1.959963984540054
@@ -151,20 +155,17 @@ def transfer_sentence(comparisons: Iterable[Comparison], strategy: str = "") -> 
         return None if probe is None else f"Against its frozen probe: {sentence(probe)}."
     if scratch.difference_ci.high < 0:
         return (
-            f"Negative transfer: the same network trained from scratch is better by {_points(-scratch.difference)}"
-            f" ({_range(scratch.difference_ci, flipped=True)}){_probe(probe)}."
+            f"Negative transfer: the same network trained from scratch is better by {_gap(scratch, flipped=True)}"
+            f"{_probe(probe)}."
         )
     if not scratch.better:
         return (
             "No benefit of transfer shown: against the same network trained from scratch the difference is "
-            f"{_points(scratch.difference)} ({_range(scratch.difference_ci)}), which includes zero{_probe(probe)}."
+            f"{_gap(scratch)}, which includes zero{_probe(probe)}."
         )
-    pays = (
-        f"Transfer pays: better than the same network from scratch by {_points(scratch.difference)} "
-        f"({_range(scratch.difference_ci)})"
-    )
+    pays = f"Transfer pays: better than the same network from scratch by {_gap(scratch)}"
     if probe is not None and probe.better:
-        return f"{pays} and than its frozen probe by {_points(probe.difference)} ({_range(probe.difference_ci)})."
+        return f"{pays} and than its frozen probe by {_gap(probe)}."
     return f"{pays}{_probe(probe)}."
 
 
@@ -179,31 +180,34 @@ def _probe(probe: Comparison | None) -> str:
     """The second half of a sentence, about the frozen probe of the same network."""
     if probe is None:
         return ""
-    gap, interval = probe.difference, probe.difference_ci
     if probe.better:
-        return f", though the result is better than its frozen probe by {_points(gap)} ({_range(interval)})"
-    if interval.high < 0:
-        return f"; its frozen probe is better than the result by {_points(-gap)} ({_range(interval, flipped=True)})"
-    return f"; a gain over its frozen probe is not shown: {_points(gap)} ({_range(interval)})"
+        return f", though the result is better than its frozen probe by {_gap(probe)}"
+    if probe.difference_ci.high < 0:
+        return f"; its frozen probe is better than the result by {_gap(probe, flipped=True)}"
+    return f"; a gain over its frozen probe is not shown: {_gap(probe)}"
 
 
 def sentence(comparison: Comparison) -> str:
     """One comparison in plain words, with its numbers."""
-    gap, interval = comparison.difference, comparison.difference_ci
     if comparison.better:
-        return f"better by {_points(gap)} ({_range(interval)})"
-    if interval.high < 0:
-        return f"worse by {_points(-gap)} ({_range(interval, flipped=True)})"
-    return f"not told apart: {_points(gap)} ({_range(interval)})"
+        return f"better by {_gap(comparison)}"
+    if comparison.difference_ci.high < 0:
+        return f"worse by {_gap(comparison, flipped=True)}"
+    return f"not told apart: {_gap(comparison)}"
 
 
-def _points(share: float) -> str:
-    return f"{100 * share:.1f} points".replace("-", "−")
-
-
-def _range(interval: Interval, *, flipped: bool = False) -> str:
-    low, high = (-interval.high, -interval.low) if flipped else (interval.low, interval.high)
-    return f"95 % interval {100 * low:.1f} to {100 * high:.1f}".replace("-", "−")
+def _gap(entry: Comparison, *, flipped: bool = False) -> str:
+    """The difference with its interval, from the baseline's side where flipped."""
+    interval = entry.difference_ci
+    gap, low, high = entry.difference, interval.low, interval.high
+    if flipped:
+        gap, low, high = -gap, -high, -low
+    if entry.measure == MEAN_ABSOLUTE_ERROR:
+        text = f"{gap:.3g} of {entry.measure} (95 % interval {low:.3g} to {high:.3g})"
+    else:
+        unit = "points" if entry.measure == "accuracy" else f"points of {entry.measure}"
+        text = f"{100 * gap:.1f} {unit} (95 % interval {100 * low:.1f} to {100 * high:.1f})"
+    return text.replace("-", "−")
 
 
 def _means(gaps: NDArray[np.float64], replicates: int, seed: int) -> NDArray[np.float64]:

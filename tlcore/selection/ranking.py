@@ -207,7 +207,8 @@ def rank(
 
 
 def _subsets(evidence: Evidence, replicates: int) -> list[NDArray[np.intp]]:
-    if evidence.regression is not None or replicates < MINIMUM_REPLICATES:
+    numbers = evidence.regression is not None and evidence.targets is None
+    if numbers or replicates < MINIMUM_REPLICATES:
         return []
     return half_samples(evidence.labels, replicates, evidence.seed)
 

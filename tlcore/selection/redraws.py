@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tlcore.errors import TlcoreError
 from tlcore.features.moments import Moments
 from tlcore.protocols import Evidence, Scorer
+from tlcore.selection.number_evidence import target_folds, target_moments
 from tlcore.selection.subsets import MAX_ROWS, rotated
 
 __all__ = ["SharedEvidence", "redraws", "whole"]
@@ -55,7 +56,7 @@ class SharedEvidence:
         if turn not in self._views:
             self._views[turn] = _or_error(self._make[turn])
         evidence, features = _raised(self._views[turn])
-        if "folds" not in scorer.card.traits or evidence.folds:
+        if "folds" not in scorer.card.traits or evidence.folds or evidence.regression_folds:
             return evidence
         if turn not in self._folded:
             self._folded[turn] = _or_error(lambda: _with_folds(evidence, features()))
@@ -68,11 +69,13 @@ def whole(evidence: Evidence) -> SharedEvidence:
     A scorer with the trait "features" sees the features as they are here, rotation-invariant or not.
     """
     n, dim = evidence.labels.size, evidence.moments.dim
-    small = n < dim and n <= 2 * MAX_ROWS and evidence.regression is None
+    numbers = evidence.regression is not None and evidence.targets is None
+    small = n < dim and n <= 2 * MAX_ROWS and not numbers
 
     def turned() -> _View:
         rows = rotated(evidence.features())
-        return _view(evidence, rows, evidence.labels, evidence.source_probabilities())
+        every = np.arange(n)
+        return _view(evidence, rows, every, evidence.source_probabilities())
 
     return SharedEvidence(lambda: (evidence, evidence.features), turned if small else None, readers=False)
 
@@ -97,13 +100,13 @@ def _subset(
     turn: bool,
 ) -> _View:
     part = rotated(features[rows]) if turn else features[rows]
-    return _view(evidence, part, evidence.labels[rows], mass)
+    return _view(evidence, part, rows, mass)
 
 
-def _view(
-    base: Evidence, features: Rows, labels: NDArray[np.int64], mass: NDArray[np.float32] | None
-) -> _View:
-    single = np.asarray(features, dtype=np.float32)
+def _view(base: Evidence, features: Rows, rows: NDArray[np.intp], mass: NDArray[np.float32] | None) -> _View:
+    """features: of the images `rows` of the base, in coordinates of any kind."""
+    single, labels = np.asarray(features, dtype=np.float32), base.labels[rows]
+    targets = None if base.targets is None else base.targets[rows]
     made = replace(
         base,
         moments=Moments.of(features, labels, base.moments.classes, mass),
@@ -111,6 +114,9 @@ def _view(
         features=lambda: single,
         source_probabilities=lambda: mass,
         folds=(),
+        regression=base.regression if targets is None else target_moments(features, targets),
+        targets=targets,
+        regression_folds=(),
     )
     return made, lambda: features
 
@@ -118,6 +124,9 @@ def _view(
 def _with_folds(evidence: Evidence, features: Rows) -> Evidence:
     from tlcore.features.folds import fold_moments
 
+    if evidence.targets is not None:
+        own = target_folds(np.asarray(features), evidence.targets, evidence.labels)
+        return replace(evidence, regression_folds=own)
     folds = fold_moments(features, evidence.labels, evidence.moments.classes, evidence.source_probabilities())
     return replace(evidence, folds=folds)
 

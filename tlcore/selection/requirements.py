@@ -13,9 +13,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tlcore.features.moments import Moments
+    from tlcore.features.regression import RegressionMoments
     from tlcore.protocols import Evidence
 
-__all__ = ["MINIMUM_IMAGES", "check_moments", "held_out_folds", "joint_counts", "labelled_moments"]
+__all__ = [
+    "MINIMUM_IMAGES",
+    "check_moments",
+    "check_targets",
+    "held_out_folds",
+    "joint_counts",
+    "labelled_moments",
+]
 
 MINIMUM_IMAGES = 4
 """Below this a class cannot be told from a single image that happens to lie apart."""
@@ -47,6 +55,20 @@ def check_moments(moments: Moments, scorer: str, *, varies: bool = True) -> None
             hint="label images of a second class",
         )
     if varies and not moments.varies:
+        raise UserError("the features carry no variance: every image looks the same to this network")
+
+
+def check_targets(moments: RegressionMoments, scorer: str) -> None:
+    """Raise UserError for fewer than 4 images, a constant target or features without variance."""
+    if moments.n < MINIMUM_IMAGES:
+        raise UserError(f"{scorer} needs at least {MINIMUM_IMAGES} images, not {moments.n}")
+    if not moments.targets_vary.all():
+        flat = ", ".join(str(place) for place in np.flatnonzero(~moments.targets_vary))
+        raise UserError(
+            f"a target is constant (column {flat}): there is nothing that features could explain",
+            hint="leave the column out, or take images whose targets differ",
+        )
+    if not moments.varies:
         raise UserError("the features carry no variance: every image looks the same to this network")
 
 

@@ -135,10 +135,11 @@ class Comparison(Value):
     """A baseline against the result on the same test images: paired bootstrap of the accuracy difference."""
 
     baseline: str
-    accuracy: float
-    difference: float = Field(description="result minus baseline")
+    accuracy: float = Field(description="of the baseline; where labels are no classes its `measure`")
+    difference: float = Field(description="result minus baseline; of errors, baseline minus result")
     difference_ci: Interval
     better: bool = Field(description="the whole interval lies above 0")
+    measure: str = Field("accuracy", description='else "mean absolute error" or "F1 per image"')
 
 
 class Parity(Value):
