@@ -12,7 +12,7 @@ from tests.stages.conftest import Chain, FeatureBench, source
 from tlcore.errors import UserError
 from tlcore.features.engines.choice import ENGINES, missing
 from tlcore.features.engines.hardware import Hardware
-from tlcore.stages.values import FLOAT32_ENGINES, FeatureFiles
+from tlcore.stages.values import FeatureFiles
 from tlcore.values import Ref
 
 BF16_IS_MISSING = missing("bf16", Hardware.of("cpu"))
@@ -97,16 +97,25 @@ def test_machines_that_choose_differently_do_not_find_each_others_features(ready
     assert ready.features(hardware=dict(reversed(facts.items()))) == plain
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["folded", "bf16"])
-def test_a_head_is_trained_on_cached_features_only_where_they_are_float32(ready: Ready, engine: str) -> None:
-    if engine == "bf16" and BF16_IS_MISSING:
-        pytest.skip(BF16_IS_MISSING)
-    features = ready.features(engine=engine)
+def test_a_head_is_trained_on_the_features_of_exact_pixels_that_it_is_given(ready: Ready) -> None:
+    embedded = ready.chain(
+        "embed", inputs={"data": ready.data, "pixels": ready.pixels}, options={"candidate": ready.candidate.recipe()},
+        strategies={"source": source(ready.candidate)},
+    )  # fmt: skip
     alone = ready.probe()
-    file = ready.chain.store.folder(features) / "features.npy"
+    assert np.allclose(alone, ready.probe(embedded=embedded), atol=1e-5)
+    assert np.array_equal(
+        alone, ready.probe(features=ready.features())
+    )  # those that scores look at are not exact
+    file = ready.chain.store.folder(embedded) / "features.npy"
     shuffled = np.load(file)[::-1].copy()  # features that nobody could mistake for the right ones
     file.chmod(0o644)
     np.save(file, shuffled)
-    reused = not np.allclose(alone, ready.probe(features=features), atol=1e-4)
-    assert reused == (engine in FLOAT32_ENGINES)
+    changed = ready.chain(
+        "train", "again", inputs={"data": ready.data, "pixels": ready.pixels, "embedded": embedded},
+        options={"candidate": ready.candidate.recipe(), "pretrained": True},
+        strategies={"source": source(ready.candidate), "tuner": ("tuner", "linear-probe", {"penalties": 6})},
+    )  # fmt: skip
+    weights = load_file(ready.chain.store.folder(changed) / "weights.safetensors")
+    head = next(value for name, value in sorted(weights.items()) if value.shape == (3, ready.dim))
+    assert not np.allclose(alone, head, atol=1e-3)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from tlcore.evaluation.domain_gap import coral_distance, mmd, proxy_a_distance
 from tlcore.stages.base import StageContext
-from tlcore.stages.networks import load_network
-from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
+from tlcore.stages.networks import build_network, load_network
+from tlcore.stages.tables import load_table, pixels_for, preprocess_of, rows_of, target_sample
 from tlcore.stages.values import AdaptedModel, CheckedData, Embedded, Trained
 from tlcore.training.predict import embed, predict, predict_features
 from tlcore.training.streams import draw_seed
-from tlcore.values import TARGET, Dataset, DomainGap, Point, Scatter
+from tlcore.values import TARGET, Candidate, Dataset, DomainGap, Point, Scatter
 
 __all__ = ["embed_rows", "embedded_features", "gap", "scatter"]
 
@@ -26,17 +27,23 @@ _POINTS = 250
 
 
 def embed_rows(context: StageContext) -> Embedded:
-    """The backbone's features of every row, by the network in the input "model". Strategy: source."""
-    base = context.read("model", Trained).checkpoint
-    pixels = pixels_for(context, base.preprocess)
-    network = load_network(context, "model", base).to(context.job.device)
+    """The backbone's features of every row, by the network in the input "model", or where there is none by the
+    pretrained one of the option "candidate". Strategy: source."""
+    if context.refs("model"):
+        base = context.read("model", Trained).checkpoint
+        preprocess, network = base.preprocess, load_network(context, "model", base)
+    else:
+        candidate = Candidate.model_validate(context.option("candidate"))
+        preprocess, network = preprocess_of(candidate), build_network(context, candidate, 1)
+    pixels = pixels_for(context, preprocess)
+    network = network.to(context.job.device).to(memory_format=torch.channels_last)
     shape = (len(pixels), network.backbone_dim)
     features = np.lib.format.open_memmap(
         context.work.folder / _FEATURES, mode="w+", dtype=np.float32, shape=shape
     )
     embed(
-        network, pixels, np.arange(len(pixels)), base.preprocess, device=context.job.device, out=features,
-        on_progress=lambda done, total: context.progress(done, total, "features of both domains"),
+        network, pixels, np.arange(len(pixels)), preprocess, device=context.job.device, out=features,
+        on_progress=lambda done, total: context.progress(done, total, "features of all images"),
     )  # fmt: skip
     features.flush()
     return Embedded(rows=shape[0], dim=shape[1])
