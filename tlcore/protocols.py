@@ -8,12 +8,13 @@ owns loops, devices, seeds, files and progress; a strategy returns values.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from tlcore.errors import UserError
 from tlcore.values import Candidate, DataReport, Dataset, Exported, Preprocess, Task
 
 if TYPE_CHECKING:
@@ -47,13 +48,14 @@ class Card:
         traits: what it needs: "features", "folds", "source-probabilities" (scorers); "source-data",
             "target-data", "target-labels" (adapters, tuners); "batch-norm" (adapters: layers of that kind in the
             backbone); "source-head" (tuners: the layer that pretraining classified with), "teacher" (tuners: a better
-            network trained on the same labels), "text" (tuners: a model with a text tower), "random-start" (tuners:
-            random weights instead of pretrained ones). What it promises: "regression", "multi-label" (tuners: sound for such labels
-            as well); "rotation-invariant" (scorers: the same score for F Q, Q orthogonal; its
-            spread then costs far less); "partial", "open" (adapters: sound where the target lacks classes of the
-            source, or has classes that the source lacks). What it warns of: "costly" (scorers: far dearer than a few
-            matrix products; asked again on small subsets alone, so that larger sets of images get no spread for
-            it); "target-only" (adapters: the network they leave is for target images alone, and its accuracy on
+            network trained on the same labels), "text" (tuners: a model with a text tower, which model sources of
+            this trait have), "random-start" (tuners: random weights instead of pretrained ones). What it promises:
+            "regression", "multi-label" (tuners: sound for such labels as well; scorers: "regression" alone, for those
+            that read `Evidence.regression`, which holds tags too); "rotation-invariant" (scorers: the same score for
+            F Q, Q orthogonal; its spread then costs far less); "partial", "open" (adapters: sound where the target
+            lacks classes of the source, or has classes that the source lacks). What it warns of: "costly" (scorers: far
+            dearer than a few matrix products; asked again on small subsets alone, so that larger sets of images get no
+            spread for it); "target-only" (adapters: the network they leave is for target images alone, and its accuracy on
             source images says nothing about it).
     """
 
@@ -135,7 +137,8 @@ class ModelSource(Strategy):
     def build(
         self, candidate: Candidate, *, classes: int | None = None, pretrained: bool = True
     ) -> nn.Module:
-        """The timm network of `candidate`, in eval mode.
+        """The network of `candidate`, in eval mode: one of timm, or one with the same methods (`forward_features`,
+        `forward_head`, `get_classifier`, and `group_matcher` where its layers can be told apart).
 
         classes: None keeps the source head, 0 removes it (the network then returns pooled features
         [n, d]), k > 0 puts a fresh head of k outputs. pretrained=False: a random initialisation.
@@ -144,6 +147,20 @@ class ModelSource(Strategy):
             UserError: weights that do not fit the architecture, or that would need a download.
             RetryableError: the hub did not answer.
         """
+
+    def text_embeddings(self, candidate: Candidate, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embeddings [p, d] of unit length of p texts, in the space of the features that `build` gives without a head.
+
+        Override it in a source whose models have a text tower, and give its card the trait "text".
+
+        Raises:
+            UserError: the model has no text tower.
+        """
+        raise UserError(
+            f'"{candidate.name}" has no text tower: a {self.card.name} model knows images alone',
+            hint="name an image-text model (--models open-clip:FOLDER), or take a tuner that reads no text "
+            "(--tuner linear-probe)",
+        )
 
 
 @dataclass(frozen=True)
@@ -158,8 +175,10 @@ class Evidence:
         seed: for scorers that draw.
         folds: moments of disjoint parts of the images with the classes spread evenly, whose sum is `moments`;
             for scorers with the trait "folds". Empty where nobody made them.
-        regression: moments of features and real-valued targets, where the targets are numbers; the other
-            statistics then describe no classes.
+        regression: moments of features and real-valued targets, where the targets are numbers, or tags (0 and 1 for
+            each); `labels` then are groups of like images, and the other statistics describe no classes.
+        targets: float64 [n, T], the same targets image by image, where they are known.
+        regression_folds: as `folds`, of these targets.
     """
 
     moments: Moments
@@ -169,6 +188,8 @@ class Evidence:
     seed: int = 0
     folds: tuple[Moments, ...] = ()
     regression: RegressionMoments | None = None
+    targets: NDArray[np.float64] | None = None
+    regression_folds: tuple[RegressionMoments, ...] = ()
 
     def sample(self, limit: int) -> NDArray[np.int64]:
         """Sorted positions of at most `limit` images (but two of each class), the same share of every class; all when
@@ -282,7 +303,10 @@ class Validator(Strategy):
 
 @dataclass(frozen=True)
 class ExportJob:
-    """What an exporter gets. `metadata` is written into the file as it is (all strings)."""
+    """What an exporter gets. `metadata` is written into the file as it is (all strings).
+
+    temperature: that the file divides the logits by before the softmax (Guo et al. 2017); 1: nothing to do.
+    """
 
     network: Network
     preprocess: Preprocess
@@ -290,6 +314,8 @@ class ExportJob:
     metadata: Mapping[str, str]
     folder: Path
     extra: Mapping[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    task: Task = "classification"
 
 
 class Exporter(Strategy):
@@ -300,7 +326,8 @@ class Exporter(Strategy):
 
     @abstractmethod
     def predict(self, path: Path, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Probabilities [n, K] that the *file* gives for uint8 RGB [n, height, width, 3]: what the gate compares."""
+        """Probabilities (or numbers) [n, K] that the *file* gives for uint8 RGB [n, height, width, 3]: what the gate
+        compares."""
 
 
 KINDS: dict[str, type[Strategy]] = {

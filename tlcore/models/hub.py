@@ -1,4 +1,4 @@
-"""Weights of timm's hub models: where they lie in the local hub cache, and how they get there when that is allowed.
+"""Weights of hub models: where they lie in the local hub cache, and how they get there when that is allowed.
 
 `cached_file` never opens a connection. `remote_sha256` and `download` do, and only they.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,16 +20,17 @@ FILES = ("model.safetensors", "pytorch_model.bin")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def cached_file(repository: str, *, cache: str | None = None) -> Path | None:
+def cached_file(repository: str, *, cache: str | None = None, files: Sequence[str] = FILES) -> Path | None:
     """The weights of a hub repository in the local cache, or None. Offline.
 
     Args:
         repository: "timm/resnet18.a1_in1k".
         cache: folder of the hub cache; None: the one that HF_HOME or HF_HUB_CACHE names.
+        files: names to look for, the first that is there counts.
     """
     from huggingface_hub import try_to_load_from_cache
 
-    for name in FILES:
+    for name in files:
         found = try_to_load_from_cache(repository, name, cache_dir=cache)
         if isinstance(found, str) and Path(found).is_file():
             return Path(found)
@@ -50,7 +52,7 @@ def cached_sha256(path: Path) -> str:
     return name if SHA256.fullmatch(name) else sha256_of(path)
 
 
-def remote_sha256(repository: str) -> str:
+def remote_sha256(repository: str, *, files: Sequence[str] = FILES) -> str:
     """SHA-256 that the hub states for the weights of a repository; "" where it states none. Downloads nothing.
 
     Raises:
@@ -60,7 +62,7 @@ def remote_sha256(repository: str) -> str:
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
-    for name in FILES:
+    for name in files:
         try:
             etag = get_hf_file_metadata(hf_hub_url(repository, name)).etag or ""
         except EntryNotFoundError:
@@ -68,10 +70,10 @@ def remote_sha256(repository: str) -> str:
         except Exception as error:  # noqa: BLE001 - the HTTP library below huggingface_hub differs between versions
             _raise(repository, error)
         return etag if SHA256.fullmatch(etag) else ""
-    raise _no_weights(repository)
+    raise _no_weights(repository, files)
 
 
-def download(repository: str, *, cache: str | None = None) -> Path:
+def download(repository: str, *, cache: str | None = None, files: Sequence[str] = FILES) -> Path:
     """Fetch the weights of a hub repository into the local cache, where they are not there already.
 
     Raises:
@@ -81,7 +83,7 @@ def download(repository: str, *, cache: str | None = None) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    for name in FILES:
+    for name in files:
         try:
             return Path(hf_hub_download(repository, name, cache_dir=cache, library_name="tlcore"))
         except LocalEntryNotFoundError as error:  # the hub could not be asked, and the cache is empty
@@ -90,11 +92,11 @@ def download(repository: str, *, cache: str | None = None) -> Path:
             continue
         except Exception as error:  # noqa: BLE001 - the HTTP library below huggingface_hub differs between versions
             _raise(repository, error)
-    raise _no_weights(repository)
+    raise _no_weights(repository, files)
 
 
-def _no_weights(repository: str) -> UserError:
-    return UserError("the hub repository holds no weights that timm reads", where=repository, choices=FILES)
+def _no_weights(repository: str, files: Sequence[str]) -> UserError:
+    return UserError("the hub repository holds no file of a known name", where=repository, choices=files)
 
 
 def _raise(repository: str, error: Exception) -> NoReturn:

@@ -104,5 +104,15 @@ class CountWork(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch ha
             matrix = math.prod(query.shape[:-1]) * key.shape[-2]
             self._sums["attention"] += matrix * (query.shape[-1] + out.shape[-1])
             self._matrix = max(self._matrix, matrix)
+        elif func is aten._native_multi_head_attention.default:
+            self._count_fused(args)
         else:
             self._sums["norm" if func in _NORM else "elementwise"] += out.numel()
+
+    def _count_fused(self, args: tuple[Any, ...]) -> None:
+        """torch's one operator for a whole `nn.MultiheadAttention`: three projections, two products, a projection."""
+        query, width, heads = args[0], args[3], args[4]  # [images, tokens, width]
+        images, tokens = query.shape[:2]
+        self._sums["linear"] += 4 * images * tokens * width * width
+        self._sums["attention"] += 2 * images * tokens * tokens * width
+        self._matrix = max(self._matrix, images * heads * tokens * tokens)
