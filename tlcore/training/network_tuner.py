@@ -6,7 +6,7 @@ Import costs nothing.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,10 +24,19 @@ WISE = (0.2, 0.4, 0.6, 0.8)
 
 
 class NetworkTuner(Tuner):
-    """A tuner that takes gradient steps on images. A subclass gives `phases`; the options are the same everywhere.
+    """A tuner that takes gradient steps on images. A subclass gives `objective` or `phases`; the options are the same
+    everywhere.
 
     Defaults: AdamW, a cosine to zero after a tenth of warm-up, small moves and lighting as augmentation.
+
+    Attributes:
+        probed: whether the head starts from a probe on the untouched features (Kumar et al. 2022), which keeps the
+            gradients of an unfitted head away from the backbone; else it starts at zero.
+        searched: options that a search varies unless it is told which.
     """
+
+    probed: ClassVar[bool] = False
+    searched: ClassVar[tuple[str, ...]] = ("lr", "head_factor", "layer_decay", "weight_decay", "smoothing")
 
     epochs: int = Field(10, ge=1, le=1000, description="passes over the training images")
     lr: float = Field(1e-4, ge=1e-6, le=0.1, description="peak learning rate of the backbone (AdamW)")
@@ -81,8 +90,9 @@ class NetworkTuner(Tuner):
         return Supervised(self.smoothing, balanced=self.class_weights == "balanced")
 
     def phases(self, task: TrainTask) -> tuple[Phase | HeadFit, ...]:
-        """One phase over the whole network."""
-        return (self.phase(self.card.name, self.objective(task), self.groups("backbone")),)
+        """One phase over the whole network, after the probe where the strategy starts from one."""
+        tune = self.phase(self.card.name, self.objective(task), self.groups("backbone"))
+        return (probe(task), tune) if self.probed else (tune,)
 
     def plan(self, task: TrainTask) -> TrainPlan:
         return TrainPlan(self.phases(task))

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tlcore.errors import PluginError
+from tlcore.protocols import TrainTask
+from tlcore.registry import Registry
+from tlcore.training.auto import CLOSED_FORM, TABLE, Auto, gradient_seconds
+
+NAMES = {entry.name for entry in Registry.discover(block=()).entries if entry.kind == "tuner"}
+
+
+def task(images: int, classes: int = 4, **known: object) -> TrainTask:
+    return TrainTask(tuple(map(str, range(classes))), 8, images, **{"gmacs": 0.3, **known})  # type: ignore[arg-type]
+
+
+def test_every_row_names_a_strategy_that_takes_its_options() -> None:
+    registry = Registry.discover(block=())
+    for row in TABLE:
+        assert registry.build("tuner", row.strategy, dict(row.options)).card.name == row.strategy
+    assert [row.images for row in TABLE] == sorted(row.images for row in TABLE)
+    assert math.isinf(TABLE[-1].images)
+
+
+@pytest.mark.parametrize(
+    ("images", "chosen"),
+    [
+        (4, "linear-probe"),
+        (40, "linear-probe"),
+        (41, "lp-ft"),
+        (400, "lp-ft"),
+        (401, "lp-ft"),
+        (10**6, "lp-ft"),
+    ],
+)
+def test_few_images_get_a_head_alone_and_more_get_fine_tuning(images: int, chosen: str) -> None:
+    name, options = Auto().choose(task(images))
+    assert name == chosen
+    assert ("ema" in options) == (40 < images <= 400)
+
+
+@given(
+    st.integers(0, 10**7),
+    st.integers(1, 1000),
+    st.sampled_from([None, 0.0, 1.0, 1e9]),
+    st.sampled_from([None, 0.0, 9.0]),
+)
+def test_something_is_chosen_for_every_task(
+    images: int, classes: int, budget: float | None, gmacs: float | None
+) -> None:
+    for kind in CLOSED_FORM:
+        name, _ = Auto().choose(task(images, classes, budget=budget, gmacs=gmacs, task=kind))
+        assert name != "auto"
+
+
+def test_a_budget_without_room_for_gradient_steps_gets_a_closed_form() -> None:
+    needed = gradient_seconds(task(400), 5)
+    assert needed == pytest.approx(3 * 0.3e9 * 400 * 5 / 30e9)
+    assert Auto().choose(task(400, budget=needed / 2)) == ("linear-probe", {})
+    assert Auto().choose(task(400, budget=needed * 2))[0] == "lp-ft"
+
+
+def test_a_budget_and_a_network_of_unknown_cost_get_a_closed_form() -> None:
+    assert Auto().choose(task(400, gmacs=None, budget=3600))[0] == "linear-probe"
+    assert Auto().choose(task(400, gmacs=None))[0] == "lp-ft"
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi-label"])
+def test_numbers_and_tags_are_solved_by_ridge_instead_of_a_probe(kind: str) -> None:
+    assert Auto().choose(task(20, task=kind))[0] == "ridge"
+    assert Auto().choose(task(2000, task=kind, budget=0.001))[0] == "ridge"
+    assert Auto().choose(task(2000, task=kind))[0] == "lp-ft"
+
+
+def test_numbers_count_as_ten_classes() -> None:
+    assert Auto().choose(task(100, classes=1, task="regression"))[0] == "ridge"
+    assert Auto().choose(task(101, classes=1, task="regression"))[0] == "lp-ft"
+
+
+def test_a_plan_of_auto_itself_is_refused_with_what_to_do() -> None:
+    with pytest.raises(PluginError, match=r"resolved[\s\S]*lp-ft"):
+        Auto().plan(task(400))
