@@ -389,3 +389,59 @@ def test_a_step_out_of_order_is_made_anew() -> None:
     ahead = Prefetcher(lambda step: step, 0, 10)
     assert [ahead.get(0), ahead.get(1), ahead.get(0), ahead.get(1)] == [0, 1, 0, 1]
     ahead.close()
+
+
+def _last_stage(**changes: Any) -> TrainPlan:
+    return TrainPlan(
+        (
+            phase(
+                moves=(Move((Group("head", 1e-2), Group("last:1", 1e-3))),), frozen_statistics=True, **changes
+            ),
+        )
+    )
+
+
+def test_on_kept_activations_the_last_stage_learns_as_from_images(make_job: Make) -> None:
+    kept = make_job(_last_stage(inputs="activations", augment="none"), scratch="kept")
+    plain = make_job(_last_stage(augment="none"), scratch="plain")
+    start = weights(kept.network)
+    result = run_plan(kept)
+    run_plan(plain)
+    assert result.notes == ()
+    after, expected = weights(kept.network), weights(plain.network)
+    moved = [name for name in start if not np.array_equal(start[name], after[name])]
+    assert any(name.startswith("backbone.") for name in moved)
+    # float16 keeps a thousandth, and the optimiser divides by the gradient's own size
+    for name in moved:
+        np.testing.assert_allclose(after[name], expected[name], atol=2e-3)
+
+
+def test_kept_activations_have_as_many_views_as_epochs_may_use(make_job: Make) -> None:
+    job = make_job(_last_stage(inputs="activations", views=2), scratch="views")
+    run_plan(job)
+    assert len(list((job.scratch / "activations").glob("*.npy"))) == 2
+
+
+def test_a_training_on_kept_activations_that_is_killed_ends_as_an_unbroken_one(make_job: Make) -> None:
+    class Killed(Exception):
+        pass
+
+    def run(scratch: str, killed_at: int | None) -> TrainJob:
+        def progress(done: int, total: int, text: str) -> None:
+            if "epoch" in text and done == killed_at:
+                raise Killed
+
+        job = make_job(_last_stage(inputs="activations", views=2), scratch=scratch, progress=progress)
+        with suppress(Killed):
+            run_plan(job)
+        return job
+
+    whole = run("whole", None)
+    run("broken", 5)
+    again = run("broken", None)
+    assert all(np.array_equal(v, weights(whole.network)[n]) for n, v in weights(again.network).items())
+
+
+def test_mixed_batches_are_made_of_images_and_the_reader_is_told(make_job: Make) -> None:
+    result = run_plan(make_job(_last_stage(inputs="activations", mixup=0.2)))
+    assert result.notes[0] == "phase: from images, since batches are mixed or of two views"

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 from tlcore.errors import UserError
 from tlcore.protocols import Strategy
 from tlcore.registry import Registry
+from tlcore.stages.launched import spread
 from tlcore.stages.machine import settle
 from tlcore.store import Store, Work, content_key
 from tlcore.values import Json, Ref, Value
@@ -31,6 +32,7 @@ STAGES: dict[str, str] = {
     "score": "tlcore.stages.models:score",
     "rank": "tlcore.stages.models:rank_candidates",
     "train": "tlcore.stages.train:train",
+    "search": "tlcore.stages.search:search",
     "embed": "tlcore.stages.domains:embed_rows",
     "gap": "tlcore.stages.domains:gap",
     "adapt": "tlcore.stages.adapt:adapt",
@@ -45,6 +47,9 @@ STAGES: dict[str, str] = {
 
 FROM_OUTSIDE = frozenset({"load", "candidates", "decode"})
 """Stages that look before they work. They always run; their key is the content of what they found."""
+
+SHARED = frozenset({"train", "search"})
+"""Stages that several processes can carry out together: those that take gradient steps on batches."""
 
 
 class Progress(Protocol):
@@ -66,7 +71,8 @@ class Choice(Value):
 
 
 class StageJob(Value):
-    """One stage to run. All but `subject`, `threads` and `provenance` is part of the result's address."""
+    """One stage to run. All but `subject`, `threads`, `processes`, `launch` and `provenance` is part of the result's
+    address."""
 
     stage: str
     subject: str = Field("", description='what it works on, for people: "resnet18"')
@@ -76,6 +82,8 @@ class StageJob(Value):
     seed: int = 0
     device: str = "cpu"
     threads: int = 0
+    processes: int = Field(1, description="that share a training; accelerate starts them")
+    launch: str = Field("", description="further arguments of accelerate launch")
     provenance: dict[str, str] = Field(
         {}, description="written into results for people; not part of the address"
     )
@@ -159,8 +167,11 @@ def run_stage(
         raise UserError(f'no stage named "{job.stage}"', choices=STAGES)
 
     def work(place: Work) -> None:
+        if job.processes > 1 and job.stage in SHARED:
+            spread(store, job, place, progress)
+            return
         settle(job.threads, job.device)
-        place.write(_body(job.stage)(StageContext(store, registry, job, place, progress)))
+        place.write(body(job.stage)(StageContext(store, registry, job, place, progress)))
 
     if job.stage in FROM_OUTSIDE:
         module, _, name = STAGES[job.stage].partition(":")
@@ -180,7 +191,8 @@ Outside = Callable[[Store, Registry, StageJob, Progress], tuple[str, Callable[[W
 """A stage FROM_OUTSIDE: the content key of what it found, and how to write it."""
 
 
-def _body(stage: str) -> Callable[[StageContext], BaseModel]:
+def body(stage: str) -> Callable[[StageContext], BaseModel]:
+    """The function that carries out a stage."""
     module, _, name = STAGES[stage].partition(":")
-    body: Callable[[StageContext], BaseModel] = getattr(importlib.import_module(module), name)
-    return body
+    function: Callable[[StageContext], BaseModel] = getattr(importlib.import_module(module), name)
+    return function

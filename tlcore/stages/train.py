@@ -273,6 +273,7 @@ class _Training:
             measure=self.measure, scratch=self.scratch, seed=context.job.seed, device=context.job.device,
             features={} if known is None else {"source": known}, progress=self._progress, budget=self.budget,
             precision=context.job.options.get("precision", "fp32"), decisions=context.store.root / "decisions",
+            architecture=given.candidate.architecture,
             fixed=fixed, after_epoch=after_epoch or (lambda epoch: None), processes=launched(),
             source_head=given.source_head, teacher=teacher, text=given.text,
         )  # fmt: skip
@@ -321,6 +322,8 @@ class _Looks:
 
     def add(self, key: tuple[str, int], outputs: NDArray[np.float32]) -> None:
         self.found[key] = outputs.copy()
+        if not launched().first:
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         part = self.path.with_suffix(".part.npz")
         named: dict[str, Any] = {f"{name}@{epoch}": values for (name, epoch), values in self.found.items()}

@@ -59,7 +59,8 @@ class TrainJob:
         save_seconds: at least this long between two resume files.
         budget: seconds after which training ends with the best it has found; rates fall to their end in that time.
         precision: "bf16": forward passes on images under autocast; "auto": where that is measured to be faster and
-            to agree (tlcore.training.precision). decisions: folder that remembers such measurements.
+            to agree (tlcore.training.precision). decisions: folder that remembers such measurements, by the name
+            `architecture`.
         fixed: by number of a phase, what it ends with: nothing is measured and chosen any more.
         after_epoch: called with each line of the history; may raise `Pruned`.
         processes: that share every batch.
@@ -82,6 +83,7 @@ class TrainJob:
     budget: float | None = None
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     decisions: Path | None = None
+    architecture: str = ""
     fixed: Mapping[int, Picked] | None = None
     after_epoch: Callable[[Epoch], None] = lambda epoch: None
     processes: Processes = ALONE

@@ -23,6 +23,8 @@ class Processes:
 
     rank: int = 0
     count: int = 1
+    local: int = 0
+    """The number of this process on its machine: the accelerator that it uses."""
 
     @property
     def first(self) -> bool:
@@ -94,4 +96,4 @@ def launched() -> Processes:
     from accelerate import PartialState
 
     state = PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "false").lower() in {"1", "true", "yes"})
-    return Processes(state.process_index, state.num_processes)
+    return Processes(state.process_index, state.num_processes, state.local_process_index)

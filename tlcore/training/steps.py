@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class GradientStep:
 
     def __init__(
         self, phase: Phase, name: str, loss: Loss, network: Network, optimizer: torch.optim.Optimizer,
-        processes: Processes, autocast: Callable[[], torch.autocast],
+        processes: Processes, autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:  # fmt: skip
         self.phase, self.name, self.loss, self.network = phase, name, loss, network
         self.optimizer, self.processes, self.autocast = optimizer, processes, autocast
