@@ -161,24 +161,10 @@ def _curves(job: StageJob, ref: Ref, store: Store) -> None:
 def _evaluation(job: StageJob, ref: Ref, store: Store) -> None:
     if not any(name.startswith("baseline:") for name in job.inputs):
         return  # a trial: its accuracy is in the run card
-    from prefect.artifacts import create_image_artifact, create_table_artifact
-
-    from tlcore.report import figures
-    from tlcore.report.drawing import data_uri
     from tlcore.stages.values import Evaluation
+    from tlcore_flows import evaluation_artifacts
 
-    found = store.read(ref, Evaluation)
-    rows: list[dict[str, object]] = [
-        {"what": "result", "accuracy": found.metrics.accuracy, "difference": None}
-    ]
-    for one in found.baselines:
-        rows.append({"what": one.baseline, "accuracy": one.accuracy, "difference": one.difference})
-    create_table_artifact(rows, key="evaluation", description=f"{found.metrics.images} test images")
-    if found.metrics.confusion and len(found.classes) <= figures.MANY:
-        figure = figures.confusion_matrix(found.classes, found.metrics.confusion)
-        create_image_artifact(
-            data_uri(figure), key="confusion-matrix", description="true class by predicted class"
-        )
+    evaluation_artifacts.publish(store.read(ref, Evaluation))
 
 
 def _parity(job: StageJob, ref: Ref, store: Store) -> None:

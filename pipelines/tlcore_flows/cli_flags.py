@@ -142,6 +142,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--scratch", "evaluation.scratch", RESULT, "NAME", parse=_choice, rank=False),
     Flag("--exporter", "export.exporter", RESULT, "NAME", parse=_choice, rank=False),
     Flag("--tolerance", "export.tolerance", RESULT, "DIFFERENCE", float, rank=False),
+    Flag("--calibrate", "export.calibrate", RESULT, "", bool, rank=False),
     Flag("--runner", "compute.runner", GENERAL, "NAME"),
     Flag("--workers", "compute.workers", GENERAL, "N", int),
     Flag("--cluster", "compute.address", GENERAL, "ADDRESS"),

@@ -26,6 +26,7 @@ from tlcore.values import (
     Chosen,
     Exported,
     Halving,
+    Metrics,
     Parity,
     Ranking,
     Ref,
@@ -139,12 +140,19 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
         "source": source_of(model.candidate),
         "exporter": as_choice("exporter", config.export.exporter),
     }
-    written = run("export", name, inputs={"data": base.data, "model": final}, strategies=exporter)
+    calibrate = {"calibrate": config.export.calibrate}
+    written = run(
+        "export", name, inputs={"data": base.data, "model": final}, options=calibrate, strategies=exporter
+    )
     proof = run(
         "parity",
         name,
         inputs={"data": base.data, "pixels": base.pixels[name], "model": final, "file": written},
-        options={"tolerance": config.export.tolerance, "max_pixels": config.data.max_pixels},
+        options={
+            "tolerance": config.export.tolerance,
+            "max_pixels": config.data.max_pixels,
+            **calibrate,
+        },
         strategies=exporter,
     )
     stored = run.store.read(written, Exported)
@@ -174,10 +182,21 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
             **{package: version(package) for package in _PACKAGES},
         },
         warnings=(*run.warnings, *evaluation.warnings),
-        thumbnails={mistake.sample_id: mistake.uri for mistake in evaluation.metrics.mistakes},
+        thumbnails=_pictured(evaluation),
+        calibration=evaluation.calibration,
+        uncalibrated=evaluation.uncalibrated,
+        label_errors=evaluation.label_errors,
+        domains=evaluation.domains,
     )
     drawn = run("card", options={"record": record.model_dump(mode="json")})
     return opened.complete(record, card=run.store.folder(drawn) / "card.html")
+
+
+def _pictured(evaluation: Evaluation) -> dict[str, str]:
+    """Where the images are that the card shows."""
+    metrics, found = evaluation.metrics, evaluation.label_errors
+    uris = {hard.sample_id: hard.uri for hard in metrics.top_losses} if isinstance(metrics, Metrics) else {}
+    return uris | {suspect.sample_id: suspect.uri for suspect in (found.suspects if found else ())}
 
 
 def _short_training(run: Wiring, base: _Base) -> Train:
@@ -255,7 +274,10 @@ def _evaluate(run: Wiring, base: _Base, what: str, model: Ref, baselines: dict[s
         "evaluate",
         what,
         inputs={"data": base.data, "model": model, **baselines},
-        options={"replicates": run.config.evaluation.replicates},
+        options={
+            "replicates": run.config.evaluation.replicates,
+            "calibrate": run.config.export.calibrate,
+        },
     )
     return run.store.read(ref, Evaluation)
 
@@ -292,4 +314,7 @@ def _trained(model: _Model, accuracy: float) -> Trial:
         test=accuracy,
         seconds=model.trained.seconds,
         history=model.trained.checkpoint.history,
+        validation_ci=model.trained.validation_ci,
+        validated_on=model.trained.validated_on,
+        notes=model.trained.checkpoint.notes,
     )

@@ -65,7 +65,7 @@ class Onnx(Exporter):
         from tlcore.export.inference_graph import InferenceGraph
         from tlcore.export.trial import make_trial
 
-        graph = InferenceGraph(job.network, job.preprocess)
+        graph = InferenceGraph(job.network, job.preprocess, job.temperature)
         size = sum(tensor.nbytes for tensor in graph.state_dict().values())
         if size > _PROTOBUF_LIMIT:
             raise UserError(
@@ -77,6 +77,7 @@ class Onnx(Exporter):
             FileMetadata(
                 classes=job.classes,
                 preprocess=job.preprocess,
+                temperature=job.temperature,
                 run_id=job.metadata.get("run_id", ""),
                 extra=dict(job.metadata),
             )

@@ -7,12 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prefect import flow
 
 from tests.report import adapted
+from tlcore.evaluation.calibration import fit_temperature, reliability
+from tlcore.evaluation.label_errors import label_errors
+from tlcore.evaluation.metrics import measure
+from tlcore.evaluation.rows import per_domain
 from tlcore.report.verdicts import NOT_MEASURABLE
 from tlcore.stages.base import StageJob, StageResult
 from tlcore.stages.values import AdaptedModel, CheckedData, Evaluation
@@ -32,7 +37,7 @@ from tlcore.values import (
     Ref,
     Value,
 )
-from tlcore_flows import adaptation_artifacts, artifacts
+from tlcore_flows import adaptation_artifacts, artifacts, evaluation_artifacts
 
 pytestmark = pytest.mark.slow  # a Prefect server
 
@@ -195,6 +200,49 @@ def published(value: Value, job: StageJob, root: Path) -> list[Any]:
         )
 
 
+def trusted() -> Evaluation:
+    """An evaluation with all that there can be of it."""
+    p, y = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.2, 0.8]]), np.array([0, 0, 1, 1])
+    names, ids = ("ant", "b | ee"), list("wxyz")
+    return EVALUATION.model_copy(
+        update={
+            "metrics": measure(p, y, names, sample_ids=ids, uris=ids, replicates=100),
+            "uncalibrated": reliability(np.eye(2)[p.argmax(1)], y),
+            "calibration": fit_temperature(np.log(p), y),
+            "label_errors": label_errors(p, y, names, sample_ids=ids, uris=ids, found_by="the model"),
+            "domains": per_domain(p.argmax(1) == y, ["art", "photo", "art", "photo"]),
+            "classes": names,
+        }
+    )
+
+
+def test_the_tables_of_an_evaluation_hold_its_numbers_and_no_markup() -> None:
+    found = trusted()
+    assert (
+        isinstance(found.metrics, Metrics)
+        and found.label_errors is not None
+        and found.metrics.reliability is not None
+    )
+    rows = evaluation_artifacts.evaluation_rows(found)
+    assert [row["what"] for row in rows] == [
+        "result",
+        "majority",
+        "result on art (2 images)",
+        "result on photo (2 images)",
+    ]
+    classes = evaluation_artifacts.class_rows(found.metrics)
+    assert {row["class"] for row in classes} == {"ant", "b \\| ee"} and classes[0]["recall"] == 0.5
+    validation, test = evaluation_artifacts.calibration_rows(
+        found.metrics.reliability, found.uncalibrated, found.calibration
+    )
+    assert validation["number"] == 4 and test["calibration error before"] == 0.5
+    assert test["log loss after"] == pytest.approx(-np.log([0.9, 0.3, 0.2, 0.8]).mean())
+    (only,) = evaluation_artifacts.calibration_rows(found.metrics.reliability, None, None)
+    assert only["log loss before"] == test["log loss after"] and only["log loss after"] is None
+    suspects = evaluation_artifacts.label_error_rows(found.label_errors)
+    assert {row["label"] for row in suspects} <= {"ant", "b \\| ee"} and len(suspects) == 2
+
+
 MAIN = {"baseline:majority": (Ref(stage="train", key="k", path="p"),)}
 
 
@@ -213,6 +261,19 @@ MAIN = {"baseline:majority": (Ref(stage="train", key="k", path="p"),)}
             StageJob(stage="evaluate", inputs=MAIN),
             EVALUATION,
             {("evaluation", "table"), ("confusion-matrix", "image")},
+        ),
+        (
+            StageJob(stage="evaluate", inputs=MAIN),
+            trusted(),
+            {
+                ("evaluation", "table"),
+                ("confusion-matrix", "image"),
+                ("classes", "table"),
+                ("calibration", "table"),
+                ("reliability", "image"),
+                ("top-losses", "table"),
+                ("label-errors", "table"),
+            },
         ),
         (StageJob(stage="evaluate", subject="trial"), EVALUATION, set()),
         (StageJob(stage="parity"), PARITY, {("parity", "table")}),

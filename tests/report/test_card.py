@@ -14,6 +14,7 @@ from tlcore.selection.halving import ACHIEVED
 from tlcore.values import (
     Chosen,
     DataReport,
+    DomainRow,
     Interval,
     Metrics,
     Mistake,
@@ -22,6 +23,8 @@ from tlcore.values import (
     Ranking,
     Rung,
     RunRecord,
+    Suspect,
+    TopLoss,
 )
 
 Make = Callable[..., RunRecord]
@@ -32,7 +35,8 @@ def test_the_card_is_well_formed_and_has_every_section(card: str) -> None:
     assert not shown.misplaced and not shown.open
     sections = [attributes["id"] for tag, attributes in shown.elements if tag == "section"]
     assert sections == [
-        "result", "ranking", "trial", "training", "adaptation", "classes", "parity", "data", "run",
+        "result", "ranking", "trial", "training", "adaptation", "classes", "calibration", "labels", "parity", "data",
+        "run",
     ]  # fmt: skip
     linked = [a["href"][1:] for tag, a in shown.elements if tag == "a"]
     assert linked == sections
@@ -68,7 +72,8 @@ def test_the_verdict_names_the_choice_the_numbers_and_the_baselines(card: str) -
 ATTACK = "<script>alert('x')</script>"
 
 
-def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path, kept: bool) -> None:
     record = make(
         classes=(ATTACK, '"><img src=x onerror=alert(1)>', "$\\frac{1}{2}$", "a&b", "\u202ename\x00"),
         name=ATTACK,
@@ -86,9 +91,27 @@ def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path) -
         candidate=ATTACK, rank=1, scores={ATTACK: 1.0, "logme": 0.1}, notes=(ATTACK,), achieved=0.5
     )
     left = Ranked(candidate=ATTACK, rank=None, skipped=ATTACK)
+    hard = TopLoss(**mistake.model_dump(), label_probability=0, loss=87.3)
+    suspect = Suspect(
+        sample_id="y",
+        uri=mistake.uri,
+        label=ATTACK,
+        suggested="a&b",
+        self_confidence=0,
+        suggested_probability=1,
+    )
+    shown = (hard,) if kept else ()  # records of earlier versions have mistakes alone
+    assert record.label_errors is not None
     record = record.model_copy(
         update={
-            "metrics": record.metrics.model_copy(update={"mistakes": (mistake,)}),
+            "metrics": record.metrics.model_copy(update={"mistakes": (mistake,), "top_losses": shown}),
+            "label_errors": record.label_errors.model_copy(
+                update={"suspects": (suspect,), "found_by": ATTACK, "notes": (ATTACK,)}
+            ),
+            "domains": (DomainRow(domain=ATTACK, images=1, accuracy=1, accuracy_ci=Interval(low=0, high=1)),),
+            "trials": tuple(
+                t.model_copy(update={"notes": (ATTACK,), "validated_on": ATTACK}) for t in record.trials
+            ),
             "ranking": Ranking(entries=(entry, entry, left), scorers=(ATTACK, "logme"), images=1),
             "adaptation": record.adaptation.model_copy(update={"reason": ATTACK, "kept": ATTACK}),
         }
@@ -132,15 +155,17 @@ def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord
     assert "No regret" not in text and "regret 5.0 points" in text
 
 
-def test_mistakes_are_shown_as_pictures(card: str) -> None:
-    shown = [a for tag, a in Page(card).elements if tag == "img" and "taken for" in a["alt"]]
+def test_top_losses_are_shown_as_pictures(card: str) -> None:
+    shown = [
+        a for tag, a in Page(card).elements if tag == "img" and re.search("taken for|recognised", a["alt"])
+    ]
     assert len(shown) == 12
     assert all(a["src"].startswith("data:image/jpeg;base64,") for a in shown)
 
 
 def test_a_missing_picture_is_tolerated_unless_the_record_knows_another_place(make: Make) -> None:
-    record = make(trials=(), adaptation=None, baselines=())
-    first, second = record.metrics.mistakes[:2]
+    record = make(trials=(), adaptation=None, baselines=(), label_errors=None)
+    first, second = record.metrics.top_losses[:2]
     Path(first.uri).unlink()
     without = page(record)
     assert len([1 for tag, _ in without.elements if tag == "img"]) == 11
@@ -155,7 +180,20 @@ def test_a_record_with_nothing_optional_still_makes_a_card(make: Make) -> None:
         update={
             "data": DataReport(),
             "ranking": Ranking(entries=(Ranked(candidate="only", rank=1),), scorers=(), images=0),
-            "metrics": bare.metrics.model_copy(update={"per_class": {}, "confusion": (), "mistakes": ()}),
+            "metrics": bare.metrics.model_copy(
+                update={
+                    "per_class": {},
+                    "confusion": (),
+                    "mistakes": (),
+                    "reliability": None,
+                    "classes": (),
+                    "top_losses": (),
+                }
+            ),
+            "calibration": None,
+            "uncalibrated": None,
+            "label_errors": None,
+            "domains": (),
             "baselines": (),
             "trials": (),
             "halving": None,
@@ -326,7 +364,7 @@ def test_both_colour_schemes_and_print_are_styled(card: str) -> None:
 
 def test_no_colour_of_the_light_palette_is_left_in_a_figure(card: str) -> None:
     figures = re.findall(r"<svg.*?</svg>", card, re.S)
-    assert len(figures) == 11
+    assert len(figures) == 12
     for figure in figures:
         assert not re.findall(r"#[0-9a-fA-F]{6}", figure)
 
@@ -348,7 +386,7 @@ def test_all_right_and_all_wrong_make_a_card(make: Make, accuracy: float) -> Non
     record = make(skill=200.0 if accuracy else -200.0, images=40, trials=(), adaptation=None)
     assert record.metrics.accuracy == accuracy
     metrics: Metrics = record.metrics
-    assert ("All test images were recognised" in page(record).text) == (not metrics.mistakes)
+    assert ("All test images were recognised" in page(record).text) == (metrics.accuracy == 1)
 
 
 def test_a_warning_said_twice_is_shown_once_and_negative_transfer_in_its_own_place(make: Make) -> None:

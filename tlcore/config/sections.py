@@ -234,6 +234,11 @@ class ExportConfig(Section):
         title="Tolerance",
         description="largest probability difference between file and model",
     )
+    calibrate: bool = Field(
+        True,
+        title="Calibrate",
+        description="put the temperature that was fitted on validation images into the file; the first class stays",
+    )
 
 
 class ComputeConfig(Section):

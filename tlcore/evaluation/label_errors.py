@@ -113,7 +113,7 @@ def label_errors(
 
 
 def _notes(labels: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:
-    lonely = [classes[c] for c in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 1)]
+    lonely = [classes[int(c)] for c in np.flatnonzero(np.bincount(labels, minlength=len(classes)) == 1)]
     if not lonely:
         return ()
     shown = ", ".join(lonely[:5]) + (", …" if len(lonely) > 5 else "")

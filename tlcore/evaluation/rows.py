@@ -29,7 +29,7 @@ def per_class(
         images, answers, right = int(support[c]), int(guessed[c]), int(hits[c])
         rows.append(
             ClassRow(
-                name=classes[c], images=images, predicted=answers, recall=right / images,
+                name=classes[int(c)], images=images, predicted=answers, recall=right / images,
                 recall_ci=wilson(right / images, images), precision=right / answers if answers else None,
                 precision_ci=wilson(right / answers, answers) if answers else None, f1=2 * right / (images + answers),
             )

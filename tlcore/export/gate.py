@@ -41,9 +41,14 @@ def select_images(
 
 
 def check_metadata(
-    found: FileMetadata, preprocess: Preprocess, classes: Sequence[str], *, where: str
+    found: FileMetadata,
+    preprocess: Preprocess,
+    classes: Sequence[str],
+    temperature: float = 1.0,
+    *,
+    where: str,
 ) -> None:
-    """The file must name the classes in the model's order and prepare images by the model's rule.
+    """The file must name the classes in the model's order, prepare images by the model's rule, and be calibrated alike.
 
     Raises:
         GateError: naming each field that differs and both values.
@@ -61,6 +66,10 @@ def check_metadata(
         for key in ours
         if ours[key] != theirs[key]
     ]
+    if found.temperature != temperature:
+        differences.append(
+            f"temperature is {temperature:g} in the model and {found.temperature:g} in the file"
+        )
     if differences:
         shown = "; ".join(differences[:_WORST])
         more = f"; and {len(differences) - _WORST} more" if len(differences) > _WORST else ""

@@ -13,7 +13,7 @@ __all__ = ["InferenceGraph"]
 
 
 class InferenceGraph(nn.Module):
-    """uint8 RGB [n, height, width, 3] -> softmax(network((x / 255 - mean) / std)), float32 [n, K].
+    """uint8 RGB [n, height, width, 3] -> softmax(network((x / 255 - mean) / std) / T), float32 [n, K].
 
     Holds a float32 copy of `network` on the CPU in eval mode; the network itself is left as it is.
     """
@@ -21,8 +21,9 @@ class InferenceGraph(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+    def __init__(self, network: nn.Module, preprocess: Preprocess, temperature: float = 1.0) -> None:
         super().__init__()
+        self.temperature = temperature
         # contiguous: weights in channels_last would put transposes into the file
         self.network = (
             copy.deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
@@ -41,4 +42,7 @@ class InferenceGraph(nn.Module):
         return (scaled - self.mean) / self.std
 
     def probabilities(self, normalised: Tensor) -> Tensor:
-        return torch.softmax(self.network(normalised), dim=-1)
+        logits = self.network(normalised)
+        if self.temperature != 1:  # a division by 1 would stay in the file
+            logits = logits / self.temperature
+        return torch.softmax(logits, dim=-1)

@@ -27,14 +27,14 @@ OUTPUT = "probabilities"
 """Name of the file's output: float32 [n, K], rows sum to 1."""
 
 _PREFIX = "tlcore."
-_KEYS = ("format", "classes", "preprocess", "colour_order", "version", "run_id")
+_KEYS = ("format", "classes", "preprocess", "colour_order", "version", "run_id", "temperature")
 
 
 class FileMetadata(Value):
     """The self-description of an exported file.
 
     `classes[k]` names column k of the output; `preprocess` is what has to happen to an image file
-    before it becomes the input (normalisation is in the graph).
+    before it becomes the input (normalisation is in the graph). `temperature` is what the graph divides logits by.
     """
 
     classes: tuple[str, ...] = Field(min_length=1)
@@ -42,6 +42,7 @@ class FileMetadata(Value):
     colour_order: Literal["RGB"] = "RGB"
     tlcore_version: str = __version__
     run_id: str = ""
+    temperature: float = Field(1.0, gt=0)
     extra: dict[str, str] = {}
 
 
@@ -64,6 +65,7 @@ def write_properties(metadata: FileMetadata) -> dict[str, str]:
         "colour_order": metadata.colour_order,
         "version": metadata.tlcore_version,
         "run_id": metadata.run_id,
+        "temperature": repr(metadata.temperature),
     }
     return {**metadata.extra, **{_PREFIX + key: own[key] for key in _KEYS}}
 
@@ -98,6 +100,7 @@ def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
             colour_order=own["colour_order"],
             tlcore_version=own["version"],
             run_id=own["run_id"],
+            temperature=float(own.get("temperature", "1")),  # files of earlier versions have none
             extra={key: value for key, value in properties.items() if not key.startswith(_PREFIX)},
         )
     except (KeyError, ValueError, ValidationError) as error:

@@ -24,6 +24,13 @@ from tlcore.report.choices import ranking_view, trial_view
 from tlcore.report.contents import confusion_view, data_view, mistakes, recalls, timings_view
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
+from tlcore.report.trust import (
+    calibration_view,
+    classes_view,
+    hard_images,
+    label_errors_view,
+    transfer_view,
+)
 from tlcore.report.verdicts import NOT_MEASURABLE
 from tlcore.values import SOURCE_ONLY, RunRecord
 
@@ -57,7 +64,7 @@ def render(record: RunRecord) -> str:
         record=record,
         palette=PALETTE,
         verdict=_verdict(record),
-        negative=negative,
+        transfer=transfer_view(record),
         warnings=[text for text in warnings if text != negative],
         trained=_trained(record),
         tested=_tested(record),
@@ -69,7 +76,11 @@ def render(record: RunRecord) -> str:
         adaptation=adaptation_view(record),
         confusion=confusion_view(record),
         recalls=recalls(record.metrics),
+        classes=classes_view(record.metrics),
+        hard=hard_images(record),
         mistakes=mistakes(record),
+        calibration=calibration_view(record),
+        labels=label_errors_view(record),
         data=data_view(record.data),
         timings=timings_view(record),
         configuration=formatting.toml(record.config),

@@ -12,19 +12,25 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+from tlcore.evaluation.comparison import transfer_sentence
 from tlcore.values import (
     AccuracyEstimates,
     Adaptation,
     Adapted,
+    Calibration,
+    ClassRow,
     Comparison,
     DomainGap,
+    DomainRow,
     Halving,
     Interval,
+    LabelErrors,
     Metrics,
     Parity,
     Ranked,
     Ranking,
     RunRecord,
+    Trial,
 )
 
 __all__ = ["RANKING_SCHEMA", "RUN_SCHEMA", "ranking_document", "run_document"]
@@ -56,6 +62,11 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "metrics": _metrics(record.metrics),
         "baselines": {entry.baseline: _number(entry.accuracy) for entry in record.baselines},
         "comparisons": {entry.baseline: _comparison(entry) for entry in record.baselines},
+        "transfer": transfer_sentence(record.baselines, record.chosen.strategy),
+        "trained": [_trained(entry) for entry in record.trials],
+        "calibration": None if record.calibration is None else _calibration(record.calibration),
+        "label_errors": None if record.label_errors is None else _label_errors(record.label_errors),
+        "domains": {row.domain: _domain(row) for row in record.domains},
         "adaptation": None if record.adaptation is None else _adaptation(record.adaptation),
         "parity": _parity(record.parity),
         "onnx": record.onnx,
@@ -137,7 +148,87 @@ def _metrics(metrics: Metrics) -> dict[str, Any]:
         document[name] = _number(getattr(metrics, name))
         document[f"{name}_ci"] = _interval(getattr(metrics, f"{name}_ci"))
     document["per_class"] = {name: _number(recall) for name, recall in metrics.per_class.items()}
+    document["log_loss"] = None if metrics.reliability is None else _number(metrics.reliability.log_loss)
+    document["classes"] = {row.name: _class(row) for row in metrics.classes}
+    document["top_losses"] = [
+        {
+            "image": entry.uri,
+            "label": entry.label,
+            "predicted": entry.predicted,
+            "probability": _number(entry.probability),
+            "label_probability": _number(entry.label_probability),
+            "loss": _number(entry.loss),
+        }
+        for entry in metrics.top_losses
+    ]
     return document
+
+
+def _class(row: ClassRow) -> dict[str, Any]:
+    return {
+        "images": row.images,
+        "predicted": row.predicted,
+        "recall": _number(row.recall),
+        "recall_ci": _interval(row.recall_ci),
+        "precision": _number(row.precision),
+        "precision_ci": None if row.precision_ci is None else _interval(row.precision_ci),
+        "f1": _number(row.f1),
+    }
+
+
+def _domain(row: DomainRow) -> dict[str, Any]:
+    return {
+        "images": row.images,
+        "accuracy": _number(row.accuracy),
+        "accuracy_ci": _interval(row.accuracy_ci),
+    }
+
+
+def _trained(entry: Trial) -> dict[str, Any]:
+    return {
+        "candidate": entry.candidate,
+        "strategy": entry.strategy,
+        "validation": _number(entry.validation),
+        "validation_ci": None if entry.validation_ci is None else _interval(entry.validation_ci),
+        "validated_on": entry.validated_on,
+        "test": _number(entry.test),
+        "seconds": _number(entry.seconds),
+        "notes": list(entry.notes),
+    }
+
+
+def _calibration(calibration: Calibration) -> dict[str, Any]:
+    return {
+        "temperature": _number(calibration.temperature),
+        "images": calibration.images,
+        "nll_before": _number(calibration.nll_before),
+        "nll_after": _number(calibration.nll_after),
+        "error_before": _number(calibration.error_before),
+        "error_after": _number(calibration.error_after),
+        "kept": calibration.kept,
+        "why": calibration.why,
+    }
+
+
+def _label_errors(found: LabelErrors) -> dict[str, Any]:
+    return {
+        "images": found.images,
+        "found_by": found.found_by,
+        "agreement": _number(found.agreement),
+        "error_share": _number(found.error_share),
+        "found": found.found,
+        "suspects": [
+            {
+                "image": suspect.uri,
+                "label": suspect.label,
+                "suggested": suspect.suggested,
+                "self_confidence": _number(suspect.self_confidence),
+                "suggested_probability": _number(suspect.suggested_probability),
+            }
+            for suspect in found.suspects
+        ],
+        "notes": list(found.notes),
+    }
 
 
 def _comparison(entry: Comparison) -> dict[str, Any]:

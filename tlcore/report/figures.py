@@ -36,6 +36,7 @@ __all__ = [
     "accuracies",
     "adapters",
     "confusion_matrix",
+    "percent_ticks",
     "scores",
 ]
 
@@ -46,7 +47,8 @@ FEW = 12
 WIDTH = 400.0
 """Units of a figure that takes half the page."""
 
-_percent = FuncFormatter(lambda value, _: f"{100 * value:g}")
+percent_ticks = FuncFormatter(lambda value, _: f"{100 * value:g}")
+"""0.25 -> "25"."""
 
 
 def accuracies(
@@ -71,7 +73,7 @@ def accuracies(
     ends = [metrics.accuracy_ci.low, metrics.accuracy_ci.high, *(e.accuracy for e in order)]
     pad = 0.06 * (max(ends) - min(ends) or 1.0)
     axes.set_xlim(max(-0.01, min(ends) - pad), min(1.01, max(ends) + pad))
-    axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(percent_ticks)
     axes.set_xlabel("accuracy on the test images, %")
     return figure
 
@@ -171,7 +173,7 @@ def adapters(adaptation: Adaptation) -> Figure:
     _rows(axes, [entry.strategy for entry in entries])
     for label, entry in zip(axes.get_yticklabels(), entries, strict=True):
         label.set_color(ACCENT if entry.strategy == adaptation.kept else INK)
-    axes.xaxis.set_major_formatter(_percent)
+    axes.xaxis.set_major_formatter(percent_ticks)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.set_xlabel("accuracy on the target, %" if labelled else "expected accuracy on the target, %")
     axes.margins(x=0.05)

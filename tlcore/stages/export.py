@@ -6,6 +6,7 @@ from typing import cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tlcore.data.images import open_rgb, to_pixels
 from tlcore.export.gate import check_metadata, check_parity, enforce, select_images
@@ -15,10 +16,11 @@ from tlcore.stages.base import StageContext
 from tlcore.stages.networks import load_network
 from tlcore.stages.tables import load_table, pixels_for, rows_of
 from tlcore.stages.values import AdaptedModel, CheckedData, Trained
+from tlcore.training.network import Network
 from tlcore.training.predict import predict
 from tlcore.values import SOURCE, TARGET, Checkpoint, Exported, Parity
 
-__all__ = ["checkpoint_of", "export", "parity"]
+__all__ = ["checkpoint_of", "export", "parity", "temperature_of"]
 
 _BATCH = 64
 
@@ -30,8 +32,16 @@ def checkpoint_of(context: StageContext, name: str) -> Checkpoint:
     return context.read(name, Trained).checkpoint
 
 
+def temperature_of(context: StageContext, checkpoint: Checkpoint) -> float:
+    """What the logits of the exported file are divided by. Option: calibrate (default: yes); off: 1."""
+    return checkpoint.temperature if context.job.options.get("calibrate", True) else 1.0
+
+
 def export(context: StageContext) -> Exported:
-    """Write the chosen network to a file. Strategies: source, exporter. Provenance goes into its metadata."""
+    """Write the chosen network to a file. Strategies: source, exporter. Option: calibrate (default: yes).
+
+    Provenance goes into the file's metadata.
+    """
     checkpoint = checkpoint_of(context, "model")
     network = load_network(context, "model", checkpoint)
     context.progress(0, 0, "writing and proving the graph")
@@ -44,12 +54,20 @@ def export(context: StageContext) -> Exported:
     }  # fmt: skip
     exporter = cast(Exporter, context.build("exporter"))
     return exporter.export(
-        ExportJob(network, checkpoint.preprocess, checkpoint.classes, metadata, context.work.folder)
+        ExportJob(
+            network,
+            checkpoint.preprocess,
+            checkpoint.classes,
+            metadata,
+            context.work.folder,
+            temperature=temperature_of(context, checkpoint),
+        )  # fmt: skip
     )
 
 
 def parity(context: StageContext) -> Parity:
-    """The file against the network on real images. Option: tolerance. Strategies: source, exporter.
+    """The file against the network on real images. Options: tolerance, max_pixels, calibrate (default: yes).
+    Strategies: source, exporter.
 
     The network sees the pixels that training saw. The file sees the image files anew, prepared by the rule
     that is saved in the file, so that a wrong rule shows as a difference.
@@ -70,10 +88,10 @@ def parity(context: StageContext) -> Parity:
     ]
     rows = np.array(select_images(validation, others), dtype=np.int64)
     path = context.folder("file") / exported.path
-    preprocess = checkpoint.preprocess
+    preprocess, temperature = checkpoint.preprocess, temperature_of(context, checkpoint)
     if exported.format == "onnx":
         found = FileSession(path).metadata
-        check_metadata(found, preprocess, checkpoint.classes, where=exported.path)
+        check_metadata(found, preprocess, checkpoint.classes, temperature, where=exported.path)
         preprocess = found.preprocess
     uris = dataset.table["uri"].gather(rows).to_list()
     exporter = cast(Exporter, context.build("exporter"))
@@ -86,7 +104,11 @@ def parity(context: StageContext) -> Parity:
         answers.append(exporter.predict(path, np.stack(images)))
         context.progress(min(start + _BATCH, len(rows)), len(rows), "file against model")
     network = load_network(context, "model", checkpoint)
-    _, expected = predict(network, pixels_for(context, checkpoint.preprocess), rows, checkpoint.preprocess)
+    features, expected = predict(
+        network, pixels_for(context, checkpoint.preprocess), rows, checkpoint.preprocess
+    )
+    if temperature != 1:  # from logits: a probability that float32 rounds to 0 has lost its own
+        expected = _at_temperature(network, features, temperature)
     ids = dataset.table["sample_id"].gather(rows).to_list()
     labels = [dataset.labels()[row] for row in rows]
     result = check_parity(
@@ -94,3 +116,13 @@ def parity(context: StageContext) -> Parity:
     )
     enforce(result, expected, np.concatenate(answers), ids, checkpoint.classes, where=exported.path)
     return result
+
+
+def _at_temperature(
+    network: Network, features: NDArray[np.float32], temperature: float
+) -> NDArray[np.float32]:
+    """softmax(head(x) / T) float32 [n, K] of the head's inputs x."""
+    with torch.inference_mode():
+        logits = network.head(torch.from_numpy(features))
+        answers: NDArray[np.float32] = torch.softmax(logits / temperature, dim=1).numpy()
+    return answers

@@ -20,6 +20,7 @@ __all__ = [
     "WEIGHTS",
     "build_network",
     "load_network",
+    "load_out_of_fold",
     "load_predictions",
     "save_predictions",
     "save_weights",
@@ -27,6 +28,7 @@ __all__ = [
 
 WEIGHTS = "weights.safetensors"
 _PREDICTIONS = "predictions.npz"
+_OUT_OF_FOLD = "out_of_fold.npz"
 
 
 def build_network(
@@ -77,3 +79,16 @@ def load_predictions(folder: Path, rows: NDArray[np.int64]) -> NDArray[np.float3
         place = {int(row): position for position, row in enumerate(stored["rows"])}
         probabilities: NDArray[np.float32] = stored["probabilities"][[place[int(row)] for row in rows]]
     return probabilities
+
+
+def load_out_of_fold(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Labelled training images, as rows of the table [n], and what networks that did not train on them say [n, K].
+
+    None where the training left no such predictions.
+    """
+    if not (folder / _OUT_OF_FOLD).is_file():
+        return None
+    with np.load(folder / _OUT_OF_FOLD, allow_pickle=False) as stored:
+        rows: NDArray[np.int64] = stored["rows"]
+        probabilities: NDArray[np.float32] = stored["probabilities"]
+    return rows, probabilities

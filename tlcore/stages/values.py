@@ -6,7 +6,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from tlcore.values import Adapted, Candidate, Checkpoint, Comparison, DataReport, Metrics, Ref, Value
+from tlcore.values import (
+    Adapted,
+    Calibration,
+    Candidate,
+    Checkpoint,
+    Comparison,
+    DataReport,
+    DomainRow,
+    Interval,
+    LabelErrors,
+    Metrics,
+    Ref,
+    Reliability,
+    Value,
+)
 
 __all__ = [
     "FLOAT32_ENGINES",
@@ -95,6 +109,9 @@ class Trained(Value):
     checkpoint: Checkpoint
     validation: float = Field(description="accuracy on labelled source validation images")
     seconds: float
+    calibration: Calibration | None = Field(None, description="of its validation or out-of-fold predictions")
+    validated_on: str = Field("", description='"5-fold cross-validation, 50 images", "held-out, 120 images"')
+    validation_ci: Interval | None = None
 
 
 class Embedded(Value):
@@ -128,3 +145,13 @@ class Evaluation(Value):
     domain: str
     classes: tuple[str, ...] = Field(description="names of the confusion matrix's rows and columns")
     warnings: tuple[str, ...] = ()
+    calibration: Calibration | None = Field(None, description="of the trained network, on validation images")
+    uncalibrated: Reliability | None = Field(
+        None, description="of the same test images without the temperature, where there is one"
+    )
+    label_errors: LabelErrors | None = Field(
+        None, description="among the training labels, by out-of-fold predictions"
+    )
+    domains: tuple[DomainRow, ...] = Field(
+        (), description="labelled test images by domain, where there are several"
+    )
