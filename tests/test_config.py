@@ -111,3 +111,62 @@ def test_a_result_table_in_a_run_file_is_relative_to_the_file(tmp_path: Path) ->
     (tmp_path / "run.toml").write_text('[selection]\nresults = "tables/results.csv"\n')
     place = load_run_file(tmp_path / "run.toml")["selection"]["results"]
     assert place == str(tmp_path.resolve() / "tables" / "results.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("10m", 600),
+        ("1h30m", 5400),
+        ("2h", 7200),
+        ("1h 5s", 3605),
+        ("1.5H", 5400),
+        (600, 600),
+    ],
+)
+def test_a_budget_is_seconds_or_hours_minutes_and_seconds(text: object, seconds: float) -> None:
+    assert parse_config({**MINIMAL, "finetune": {"budget": text}}).finetune.budget == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ten", "10m5", "5m1h", "m", "10 minutes", "1e3s", "0", "-5", "nan", True, [1]]
+)
+def test_any_other_budget_is_refused(text: object) -> None:
+    with pytest.raises(UserError, match=r'"finetune.budget": '):
+        parse_config({**MINIMAL, "finetune": {"budget": text}})
+
+
+def test_no_budget_and_no_search_is_the_default() -> None:
+    finetune = parse_config(MINIMAL).finetune
+    assert (finetune.budget, finetune.search.trials, finetune.soup) == (None, 0, False)
+    assert (finetune.validation, finetune.folds) == ("auto", 5)
+
+
+@pytest.mark.parametrize(
+    ("finetune", "said"),
+    [
+        ({"soup": True}, "set search.trials (--trials 10)"),
+        ({"soup": True, "search": {"trials": 1}}, "set search.trials"),
+        ({"search": {"trials": -1}}, "finetune.search.trials"),
+        ({"search": {"tials": 1}}, 'did you mean "trials"?'),
+        ({"search": {"bounds": {"lr": [1e-2, 1e-5]}}}, "the bounds of lr are from 0.01 to 1e-05: write [low, high]"),
+        ({"search": {"bounds": {"lr": [0.1]}}}, "finetune.search.bounds.lr"),
+        ({"search": {"bounds": {"lr": [0.1, float("inf")]}}}, "finite"),
+        ({"validation": "loo"}, "'held-out'"),
+        ({"folds": 1}, "finetune.folds"),
+    ],
+)  # fmt: skip
+def test_a_wrong_search_is_named_with_its_option(finetune: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config({**MINIMAL, "finetune": finetune})
+    assert said in str(caught.value)
+
+
+def test_precision_and_processes_of_training_have_bounds() -> None:
+    compute = parse_config({**MINIMAL, "compute": {"precision": "bf16", "processes": 2}}).compute
+    assert (compute.precision, compute.processes) == ("bf16", 2)
+    for wrong in ({"precision": "fp16"}, {"processes": 0}):
+        with pytest.raises(UserError, match="compute"):
+            parse_config({**MINIMAL, "compute": wrong})

@@ -22,6 +22,7 @@ from tlcore.values import Json
 
 __all__ = ["FLAGS", "Flag", "document", "parameters"]
 
+_TABLES = (".csv", ".parquet", ".pq")
 NOTHING = "none"
 """What --adapt is given to try no adapter at all."""
 
@@ -79,6 +80,16 @@ def _choice(text: str) -> Json:
     return {"name": name, "options": options}
 
 
+def _bounds_of(text: str) -> Json:
+    """OPTION=[LOW, HIGH],OPTION=[LOW, HIGH] -> a table."""
+    try:
+        return tomllib.loads(f"bounds = {{{text}}}")["bounds"]
+    except tomllib.TOMLDecodeError:
+        raise UserError(
+            f'"{text}" are no bounds', where="--search-bounds", hint='write --search-bounds "lr=[1e-5, 1e-2]"'
+        ) from None
+
+
 _BETWEEN_OPTIONS = re.compile(r",(?=[^,=\[\]{}\"']+=)")
 """The comma before a key; those inside a list are followed by something else."""
 
@@ -96,6 +107,7 @@ class Flag:
     repeat: bool = False
     rank: bool = True
     more: str = ""
+    help: str = ""
 
     @property
     def parameter(self) -> str:
@@ -131,6 +143,20 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--max-images", "selection.max_images", SELECTION, "N", int),
     Flag("--engine", "selection.engine", SELECTION, "NAME"),
     Flag("--tuner", "finetune.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False),
+    Flag("--budget", "finetune.budget", TRAINING, "TIME", rank=False),
+    Flag("--validate-by", "finetune.validation", TRAINING, "HOW", rank=False),
+    Flag("--folds", "finetune.folds", TRAINING, "N", int, rank=False),
+    Flag("--trials", "finetune.search.trials", TRAINING, "N", int, rank=False),
+    Flag("--search", "finetune.search.fields", TRAINING, "OPTION", repeat=True, rank=False),
+    Flag(
+        "--search-bounds",
+        "finetune.search.bounds",
+        TRAINING,
+        "OPTION=[LOW, HIGH],…",
+        parse=_bounds_of,
+        rank=False,
+    ),
+    Flag("--soup", "finetune.soup", TRAINING, "", bool, rank=False),
     Flag(
         "--adapt", "adapt.try", TRAINING, "NAME", parse=_choice, repeat=True, rank=False, more='"none": none'
     ),
@@ -147,6 +173,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--workers", "compute.workers", GENERAL, "N", int),
     Flag("--cluster", "compute.address", GENERAL, "ADDRESS"),
     Flag("--shards", "compute.shards", GENERAL, "N", int),
+    Flag("--precision", "compute.precision", GENERAL, "NAME", rank=False),
+    Flag("--processes", "compute.processes", GENERAL, "N", int, rank=False),
     Flag("--name", "name", GENERAL, "TEXT"),
     Flag("--seed", "seed", GENERAL, "N", int),
     Flag("--threads", "threads", GENERAL, "N", int),
@@ -154,11 +182,28 @@ FLAGS: tuple[Flag, ...] = (
 )
 """A strategy's NAME may carry options, NAME:key=value,key=value; a flag that repeats replaces the file's list."""
 
+SOURCE_FLAGS: tuple[Flag, ...] = (
+    Flag(
+        "--label-column", "data.source.label", DATA, "NAME",
+        help="Label column: of a CSV or Parquet file (default: label)",
+    ),
+    Flag(
+        "--task", "data.source.task", DATA, "NAME",
+        help="Kind of labels: of a CSV or Parquet file (one of auto, classification, regression, multi-label; default: "
+        "auto: numbers where they have a decimal point, tags where there are lists or a separator, else classes)",
+    ),
+    Flag(
+        "--separator", "data.source.separator", DATA, "TEXT",
+        help="Separator of tags: in a cell of a CSV file that holds several, as in cat|dog",
+    ),
+)  # fmt: skip
+"""Options of the data source, where it has them: not of RunConfig itself."""
+
 
 def parameters(*, rank: bool) -> dict[str, Any]:
     """Typer annotations by parameter name, for the flags of `run` or of `rank`."""
     made: dict[str, Any] = {}
-    for flag in FLAGS:
+    for flag in (*FLAGS, *SOURCE_FLAGS):
         if rank and not flag.rank:
             continue
         kind: Any = list[flag.type] if flag.repeat else flag.type  # type: ignore[name-defined]
@@ -175,6 +220,8 @@ def parameters(*, rank: bool) -> dict[str, Any]:
 
 def describe(flag: Flag) -> str:
     """Title, description, bounds and default of the option that the flag sets."""
+    if flag.help:
+        return flag.help
     field = _field(flag.path)
     text = field.title or flag.path
     for part in (flag.more, field.description):
@@ -218,7 +265,7 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return f"default: {'yes' if value else 'no'}"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | dict):
         names = " ".join(getattr(choice, "name", str(choice)) for choice in value)
         return f"default: {names}" if names else ""
     return f"default: {_number(value) if isinstance(value, int) else getattr(value, 'name', value)}"
@@ -239,11 +286,17 @@ def document(
 ) -> dict[str, Json]:
     """The configuration as plain data: the run file, then the flags that were given, then --set.
 
+    file: a run file; or images, as --data would name them: a folder, a CSV or a Parquet file.
+
     Raises:
         UserError: no such file, not TOML, or a malformed flag.
     """
-    made = load_run_file(file, command=command) if file is not None else {}
-    for flag in FLAGS:
+    made: dict[str, Json] = {}
+    if file is not None and (file.suffix.lower() in _TABLES or file.is_dir()):
+        _set(made, "data.source", _data(str(file)))
+    elif file is not None:
+        made = load_run_file(file, command=command)
+    for flag in (*FLAGS, *SOURCE_FLAGS):
         value = given.get(flag.parameter)
         if value is None or value == []:
             continue
@@ -270,7 +323,8 @@ def _set(made: dict[str, Any], path: str, value: Json) -> None:
     for depth, section in enumerate(sections, 1):
         inner = place.get(section)
         if not isinstance(inner, dict):
-            table = _default_table(".".join(sections[:depth])) if inner is None else _as_table(inner)
+            here = ".".join(sections[:depth])
+            table = _default_table(here) if inner is None else _as_table(inner, here)
             inner = place[section] = table
         place = inner
     if last == "try":
@@ -285,11 +339,17 @@ def _default_table(path: str) -> dict[str, Json]:
     return default.model_dump() if isinstance(default, StrategyChoice) else {}
 
 
-def _as_table(value: Json) -> dict[str, Json]:
+def _as_table(value: Json, path: str = "") -> dict[str, Json]:
     """A strategy that stands there by name alone gets a table for its options."""
+    if isinstance(value, str) and path in {"data.source", "data.target"}:
+        return data_choice(value)
     if isinstance(value, str):
         return {"name": value}
     raise UserError(f"--set goes into {value!r}, which is no table", hint="write --set section.key=value")
+
+
+_FROM_HUB = ("timm", "open-clip")
+"""Model sources that fetch weights where that is allowed."""
 
 
 def _allow_download(made: dict[str, Any]) -> None:
@@ -298,7 +358,7 @@ def _allow_download(made: dict[str, Any]) -> None:
         return
     for index, entry in enumerate(models):
         choice = _model(entry) if isinstance(entry, str) else entry
-        if isinstance(choice, dict) and choice.get("name") == "timm":
+        if isinstance(choice, dict) and choice.get("name") in _FROM_HUB:
             options = choice.setdefault("options", {})
             options["allow_download"] = True
             models[index] = choice

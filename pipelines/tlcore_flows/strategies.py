@@ -10,6 +10,7 @@ from tlcore.errors import UnknownName, UserError
 from tlcore.evaluation.panel import Panel
 from tlcore.protocols import Adapter, Strategy, TrainTask, Validator
 from tlcore.registry import Registry
+from tlcore.training.space import check_names
 
 __all__ = ["check", "check_listing", "chosen"]
 
@@ -51,7 +52,8 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
 
     Raises:
         UserError: an unknown strategy, a wrong option (with the nearest name), options that an adapter
-            cannot have together, a validator named twice, a path that is not there, or a table that cannot be read.
+            cannot have together, a validator named twice, options that cannot be searched, a strategy without the
+            teacher that it needs, a path that is not there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     built = [_check_choice(registry, where, kind, choice, command) for where, kind, choice in chosen(config)]
@@ -59,10 +61,44 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         if isinstance(strategy, Adapter):
             _check_plan(strategy)
     Panel([strategy for strategy in built if isinstance(strategy, Validator)])
+    _check_training(config, registry)
     if config.selection.results:
         from tlcore.models.results import read_results
 
         read_results(Path(config.selection.results).expanduser())
+
+
+def _check_training(config: RunConfig, registry: Registry) -> None:
+    """Whether what is to be searched can be, and whether a strategy that needs a teacher will have one."""
+    finetune = config.finetune
+    tuners = [registry.build("tuner", choice.name, choice.options) for choice in finetune.strategies]
+    taught = [tuner.card.name for tuner in tuners if "teacher" in tuner.card.traits]
+    if len(taught) == len(tuners):
+        raise UserError(
+            f"{', '.join(taught)} learns from a teacher, and no other strategy is there to train one",
+            where="finetune.try",
+            hint=f"name one: --tuner lp-ft --tuner {taught[0]}",
+        )
+    if taught and finetune.validation == "cross-validation":
+        raise UserError(
+            f"{taught[0]} learns from a network that has seen the label of every training image: cross-validation would "
+            "flatter it",
+            where="finetune.validation",
+            hint="--validate-by held-out",
+        )
+    elsewhere = {"evaluation.scratch": config.evaluation.scratch}
+    if config.selection.verify:
+        elsewhere["selection.verify_with"] = config.selection.verify_with
+    for where, choice in elsewhere.items():
+        if "teacher" in registry.load("tuner", choice.name).card.traits:
+            raise UserError(f"{choice.name} learns from a teacher, and there is none here", where=where)
+    if finetune.search.trials >= 2:
+        possible = []
+        if any(
+            hasattr(tuner, "choose") for tuner in tuners
+        ):  # which it will be is known when labels are counted
+            possible = [registry.build("tuner", name) for name in registry.names("tuner")]
+        check_names(tuners, finetune.search.fields, finetune.search.bounds, possible)
 
 
 def _check_plan(adapter: Adapter) -> None:

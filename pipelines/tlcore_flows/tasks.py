@@ -50,7 +50,13 @@ RETRY_JITTER = 0.3
 
 _Found = TypeVar("_Found")
 
-TIMEOUT_SECONDS: dict[str, float] = {"load": 3600, "candidates": 3600, "train": 7 * 86400, "adapt": 7 * 86400}
+TIMEOUT_SECONDS: dict[str, float] = {
+    "load": 3600,
+    "candidates": 3600,
+    "train": 7 * 86400,
+    "search": 7 * 86400,
+    "adapt": 7 * 86400,
+}
 """Seconds after which a stage is stopped, where it is not DEFAULT_TIMEOUT_SECONDS. Training resumes from its
 last checkpoint when the run is started again."""
 

@@ -25,6 +25,7 @@ class Wiring:
         seconds: by stage, all its jobs together.
         computed: stages of which something had to be computed.
         warnings: what a reader of the card must know.
+        decisions: what the run decided by itself, for people.
         fleet: workers for stages that do not wait for each other; None: one after another.
     """
 
@@ -34,6 +35,7 @@ class Wiring:
     seconds: dict[str, float] = field(default_factory=dict)
     computed: set[str] = field(default_factory=set)
     warnings: list[str] = field(default_factory=list)
+    decisions: list[str] = field(default_factory=list)
     fleet: Fleet | None = None
 
     def __call__(
@@ -67,6 +69,7 @@ class Wiring:
             seed=self.config.seed,
             device=self.config.device,
             threads=self.config.threads,
+            processes=self.config.compute.processes,
             provenance=self.provenance,
         )
 

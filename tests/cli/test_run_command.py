@@ -91,6 +91,25 @@ def test_figures_are_offered_by_rank_alone_and_a_bad_folder_is_named_before_anyt
         (["--runner", "dask", "--cluster", "bad"], ['"bad" is no address of a cluster', "tcp://HOST:8786"]),
         (["--results", "missing.csv"], ["no such result table", "missing.csv", "results-imagenet.csv"]),
         (["--models", ""], ["names no model source", "tlcore plugins --kind model-source"]),
+        (["--budget", "ten"], ["finetune.budget", "90s, 10m or 1h30m"]),
+        (["--budget", "0s"], ["finetune.budget", "greater than 0"]),
+        (["--soup"], ["--trials 10"]),
+        (["--trials", "4", "--search", "learning"], ['no option of the strategies named "learning"']),
+        (["--trials", "4", "--search", "lrr"], ['did you mean "lr"?']),
+        (["--trials", "4", "--search", "randaugment"], ["randaugment", "cannot be searched"]),
+        (["--trials", "4", "--search-bounds", "lr=[1e-9, 1]"], ["outside the own bounds", "1e-09 to 1"]),
+        (["--trials", "4", "--search-bounds", "epochs=[1, 3]"], ["searched option", "--search epochs"]),
+        (["--search-bounds", "lr=1e-3"], ["finetune.search.bounds.lr"]),
+        (["--search-bounds", "lr"], ["are no bounds", "lr=[1e-5, 1e-2]"]),
+        (["--validate-by", "loo"], ["finetune.validation", "cross-validation"]),
+        (["--precision", "fp8"], ["compute.precision", "bf16"]),
+        (["--processes", "0"], ["compute.processes"]),
+        (["--tuner", "distill"], ["distill learns from a teacher", "--tuner lp-ft --tuner distill"]),
+        (
+            ["--tuner", "lp-ft", "--tuner", "distill", "--validate-by", "cross-validation"],
+            ["would flatter it", "--validate-by held-out"],
+        ),
+        (["--scratch", "distill"], ["evaluation.scratch", "distill learns from a teacher"]),
     ],
 )
 def test_a_mistake_is_named_before_anything_starts(
@@ -139,6 +158,8 @@ def test_the_help_lists_the_names_that_an_option_takes(tlcore: Callable[..., Any
         "one of sequential, threads, dask, ray",
         "one of auto, eager, folded, bf16, onnxruntime, compiled",
         "one of none, halving",
+        "one of auto, held-out, cross-validation",
+        "one of auto, fp32, bf16",
     ):
         assert names in text
 
@@ -228,6 +249,25 @@ def test_set_reaches_any_option() -> None:
     assert config.evaluation.replicates == 200
     assert config.evaluation.scratch == StrategyChoice(name="full", options={"epochs": 2})
     assert config.name == "nightly run"
+
+
+def test_the_flags_of_a_search_make_its_section() -> None:
+    document = made(
+        ("data", "here"), ("models", ["local:zoo"]), ("budget", "10m"), ("trials", 8), ("search", ["lr", "smoothing"]),
+        ("search_bounds", "lr=[1e-5, 1e-2],smoothing=[0, 0.2]"), ("soup", True), ("validate_by", "held-out"),
+    )  # fmt: skip
+    finetune = parse_config(document).finetune
+    assert (finetune.budget, finetune.soup, finetune.validation) == (600, True, "held-out")
+    assert (finetune.search.trials, finetune.search.fields) == (8, ("lr", "smoothing"))
+    assert finetune.search.bounds == {"lr": (1e-5, 1e-2), "smoothing": (0, 0.2)}
+
+
+def test_a_search_may_name_options_of_strategies_that_auto_may_choose(images: Path) -> None:
+    document = {
+        "data": {"source": str(images)}, "models": [f"local:{images}"],
+        "finetune": {"try": ["auto"], "search": {"trials": 4, "fields": ["lr"], "bounds": {"lr": [1e-5, 1e-3]}}},
+    }  # fmt: skip
+    strategies.check(parse_config(document), Registry.discover())
 
 
 def test_existing_paths_become_absolute(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from tlcore.selection.constraints import (
     none_left,
     over_latency,
     reason_to_remove,
+    teachers,
     with_latencies,
 )
 from tlcore.values import Candidate, Preprocess, Ranked, Ranking
@@ -169,3 +170,24 @@ def test_a_limit_that_is_no_positive_number_is_refused(name: str, value: object)
     document = {"data": {"source": "x"}, "models": ["local:zoo"], "selection": {name: value}}
     with pytest.raises(UserError, match=rf"selection\.{name}"):
         parse_config(document)
+
+
+def test_those_that_only_cost_keeps_out_may_teach_the_best_known_first() -> None:
+    bound = limits(max_params=1, max_gmacs=0.1, licences=["Apache-2.0"])
+    found = [
+        candidate("plain", prior=70.0),
+        candidate("best", prior=80.0),
+        candidate("closed", prior=90.0, licence="CC-BY-NC-4.0"),
+        candidate("absent", prior=90.0, skipped="no weights"),
+        candidate("within", params=500_000, gmacs=0.05),
+    ]
+    kept, removed = constrain(found, bound)
+    assert [one.name for one in kept] == ["within"]
+    assert [one.name for one in teachers(removed, bound)] == ["best", "plain"]
+
+
+def test_no_more_than_the_shortlist_holds_may_teach_and_without_a_prior_the_largest_come_first() -> None:
+    bound = limits(max_params=1, shortlist=2)
+    _, removed = constrain([candidate(f"{n}", params=n * 1_000_000) for n in (3, 9, 5, 7)], bound)
+    assert [one.name for one in teachers(removed, bound)] == ["9", "7"]
+    assert [one.name for one in teachers(removed, bound, most=1)] == ["9"]

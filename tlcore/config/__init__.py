@@ -18,11 +18,12 @@ from tlcore.config.sections import (
     FinetuneConfig,
     ListingConfig,
     RunConfig,
+    SearchConfig,
     SelectionConfig,
 )
 
 __all__ = [
     "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "ListingConfig",
-    "RunConfig", "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice", "parse_config",
-    "parse_listing",
+    "RunConfig", "SearchConfig", "SelectionConfig", "StrategyChoice", "data_choice", "load_run_file", "model_choice",
+    "parse_config", "parse_listing",
 ]  # fmt: skip

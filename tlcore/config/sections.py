@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from tlcore.config.choices import (
     Choice,
@@ -15,11 +15,12 @@ from tlcore.config.choices import (
     TargetChoice,
     several,
 )
+from tlcore.config.durations import parse_seconds
 from tlcore.values import Json
 
 __all__ = [
     "AdaptConfig", "ComputeConfig", "DataConfig", "EvaluationConfig", "ExportConfig", "FinetuneConfig", "ListingConfig",
-    "RunConfig", "SelectionConfig",
+    "RunConfig", "SearchConfig", "SelectionConfig",
 ]  # fmt: skip
 
 
@@ -156,6 +157,37 @@ class SelectionConfig(Section):
     )
 
 
+def _ordered(bounds: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    for name, (low, high) in bounds.items():
+        if not low < high:
+            raise ValueError(f"the bounds of {name} are from {low:g} to {high:g}: write [low, high]")
+    return bounds
+
+
+_Bound = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class SearchConfig(Section):
+    """A search over a strategy's own options, by validation."""
+
+    model_config = ConfigDict(title="Search")
+
+    trials: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        title="Trials",
+        description="trainings that a strategy's options are searched with, the first with those that were given; "
+        "below 2: no search",
+    )
+    fields: Annotated[tuple[str, ...], BeforeValidator(several)] = Field(
+        (), title="Searched options", description="none given: those that the strategy itself names"
+    )
+    bounds: Annotated[dict[str, tuple[_Bound, _Bound]], AfterValidator(_ordered)] = Field(
+        {}, title="Search bounds", description="narrower than the option's own, as in lr=[1e-5, 1e-2]"
+    )
+
+
 class FinetuneConfig(Section):
     """How the best candidates are trained on labelled images. The best strategy on validation is kept."""
 
@@ -168,6 +200,32 @@ class FinetuneConfig(Section):
         title="Strategies",
         description="tried in turn; ties keep the earlier one",
     )
+    budget: Annotated[float | None, BeforeValidator(parse_seconds)] = Field(
+        None,
+        gt=0,
+        le=604_800,
+        allow_inf_nan=False,
+        title="Training budget",
+        description="that each training may take, and each search with all its trials: seconds, or 90s, 10m, 1h30m",
+    )
+    validation: Literal["auto", "held-out", "cross-validation"] = Field(
+        "auto",
+        title="Validate by",
+        description="images set aside, or all training images in turn; auto: by the size of the data",
+    )
+    folds: int = Field(5, ge=2, le=20, title="Folds", description="of cross-validation")
+    search: SearchConfig = SearchConfig()
+    soup: bool = Field(
+        False,
+        title="Soup",
+        description="average the weights of a search's trials, greedily, where validation is not worse (Wortsman et al. 2022)",
+    )
+
+    @model_validator(mode="after")
+    def _soup_needs_trials(self) -> Self:
+        if self.soup and self.search.trials < 2:
+            raise ValueError("a soup is made of the trials of a search: set search.trials (--trials 10)")
+        return self
 
 
 class AdaptConfig(Section):
@@ -265,6 +323,14 @@ class ComputeConfig(Section):
         le=10_000,
         title="Shards",
         description="parts that the images are worked on in, per candidate",
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        title="Training precision",
+        description="bf16: forward passes on images; auto: where that is measured to be faster and agrees with fp32",
+    )
+    processes: int = Field(
+        1, ge=1, le=64, title="Training processes", description="that share each training, by accelerate"
     )
 
 

@@ -11,7 +11,7 @@ from tlcore.errors import UserError
 from tlcore.values import Candidate, Ranking
 
 __all__ = [
-    "UNSTATED", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove", "way_on",
+    "UNSTATED", "by_reason", "constrain", "none_left", "over_latency", "reason_to_remove", "teachers", "way_on",
     "with_latencies",
 ]  # fmt: skip
 
@@ -68,6 +68,19 @@ def reason_to_remove(candidate: Candidate, limits: SelectionConfig) -> str | Non
             else f"its licence {candidate.licence} is not among those allowed"
         )
     return "; ".join(reasons) or None
+
+
+def teachers(
+    removed: Iterable[tuple[Candidate, str]], limits: SelectionConfig, most: int | None = None
+) -> list[Candidate]:
+    """Of the candidates that were left out, those that may teach another: only the limits of cost keep them out.
+
+    At most `most` (selection.shortlist) of them, by the static prior, and by size where there is none.
+    """
+    unbound = limits.model_copy(update={"max_params": None, "max_gmacs": None, "max_latency_ms": None})
+    able, _ = constrain((candidate for candidate, _ in removed), unbound)
+    able.sort(key=lambda one: (-(one.prior or 0.0), -(one.params or 0)))
+    return able[: limits.shortlist if most is None else most]
 
 
 def over_latency(milliseconds: float, limits: SelectionConfig) -> str | None:

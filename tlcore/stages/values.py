@@ -17,8 +17,12 @@ from tlcore.values import (
     Interval,
     LabelErrors,
     Metrics,
+    NumberMetrics,
     Ref,
     Reliability,
+    SearchResult,
+    TagMetrics,
+    Task,
     Value,
 )
 
@@ -48,6 +52,7 @@ class LoadedData(Value):
     classes: tuple[str, ...]
     rows: int
     fingerprint: str
+    task: Task = "classification"
 
 
 class CheckedData(Value):
@@ -59,6 +64,7 @@ class CheckedData(Value):
     fingerprint: str
     has_target: bool
     report: DataReport
+    task: Task = "classification"
 
 
 class CandidateList(Value):
@@ -112,6 +118,7 @@ class Trained(Value):
     calibration: Calibration | None = Field(None, description="of its validation or out-of-fold predictions")
     validated_on: str = Field("", description='"5-fold cross-validation, 50 images", "held-out, 120 images"')
     validation_ci: Interval | None = None
+    search: SearchResult | None = Field(None, description="where its options were searched")
 
 
 class Embedded(Value):
@@ -140,7 +147,7 @@ class SourceOnlyModel(Value):
 class Evaluation(Value):
     """The result on test images that nothing was chosen on."""
 
-    metrics: Metrics
+    metrics: Metrics | NumberMetrics | TagMetrics
     baselines: tuple[Comparison, ...]
     domain: str
     classes: tuple[str, ...] = Field(description="names of the confusion matrix's rows and columns")

@@ -34,14 +34,17 @@ from tlcore.values.evaluation import (
     Suspect,
     TopLoss,
 )
+from tlcore.values.evaluation_outputs import NumberMetrics, NumberMistake, TagMetrics
 from tlcore.values.models import Bottleneck, Candidate, Checkpoint, Epoch, Exported, Head, Preprocess
 from tlcore.values.run import RunRecord
+from tlcore.values.search import SearchResult, SearchTrial, SoupResult
 from tlcore.values.selection import Chosen, Halving, Ranked, Ranking, Rung, Trial
 
 __all__ = [
     "SOURCE", "SOURCE_ONLY", "TARGET", "UNLABELLED", "AccuracyEstimates", "Adaptation", "Adapted", "Bottleneck",
     "Calibration", "Candidate", "Checkpoint", "Chosen", "ClassRow", "Comparison", "DataReport", "Dataset", "DomainGap",
     "DomainRow", "Epoch", "Exported", "Halving", "Head", "Interval", "Json", "LabelErrors", "Metrics", "Mistake",
-    "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref", "Reliability", "ReliabilityBin", "RunRecord",
-    "Rung", "Scatter", "Split", "Suspect", "Task", "TopLoss", "Trial", "Value",
+    "NumberMetrics", "NumberMistake", "Parity", "Point", "Preprocess", "Problem", "Ranked", "Ranking", "Ref",
+    "Reliability", "ReliabilityBin", "RunRecord", "Rung", "Scatter", "SearchResult", "SearchTrial", "SoupResult", "Split",
+    "Suspect", "TagMetrics", "Task", "TopLoss", "Trial", "Value",
 ]  # fmt: skip

@@ -16,7 +16,9 @@ from tlcore.values.evaluation import (
     Parity,
     Reliability,
 )
+from tlcore.values.evaluation_outputs import NumberMetrics, TagMetrics
 from tlcore.values.models import Exported
+from tlcore.values.search import SearchResult
 from tlcore.values.selection import Chosen, Halving, Ranking, Trial
 
 
@@ -30,7 +32,7 @@ class RunRecord(Value):
     thumbnails: dict[str, str] = Field({}, description="uri by sample_id, of the images that the card shows")
     ranking: Ranking
     chosen: Chosen
-    metrics: Metrics
+    metrics: Metrics | NumberMetrics | TagMetrics
     baselines: tuple[Comparison, ...]
     trials: tuple[Trial, ...]
     halving: Halving | None = None
@@ -44,6 +46,8 @@ class RunRecord(Value):
     config: dict[str, Json]
     versions: dict[str, str]
     warnings: tuple[str, ...] = ()
+    decisions: tuple[str, ...] = Field((), description="what the run decided by itself, for people")
+    searches: tuple[SearchResult, ...] = Field((), description="searches over a strategy's options")
     calibration: Calibration | None = Field(None, description="of the trained network, on validation images")
     uncalibrated: Reliability | None = Field(
         None, description="of the test images without the temperature, where the file has one"
