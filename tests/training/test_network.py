@@ -72,6 +72,13 @@ def test_the_last_stages_are_the_end_of_the_backbone_and_more_of_them_hold_fewer
     assert any(value.ndim > 1 for value in select(made, None, "last:1").values())
 
 
+def test_a_convolution_after_the_pooling_is_no_stage_of_its_own() -> None:
+    backbone = timm.create_model("mobilenetv3_small_050", pretrained=False, num_classes=0)
+    made = make_network(backbone, 2, preprocess=Preprocess(height=32, width=32))
+    chosen = {".".join(name.split(".")[1:3]) for name in select(made, None, "last:1")}
+    assert chosen == {"blocks.5", "conv_head.weight", "conv_head.bias"}
+
+
 @pytest.mark.parametrize("pattern", ["last:0", "last:x", "last:-1", "last:"])
 def test_a_number_of_stages_that_is_none_is_refused(pattern: str) -> None:
     with pytest.raises(PluginError, match="names no number of stages"):

@@ -83,10 +83,20 @@ def _last_stages(network: Network, pattern: str) -> dict[str, nn.Parameter]:
     groups = group_parameters(network.backbone, matcher(coarse=True), reverse=True)
     # A group of a few norm or pooling weights at the end is no stage: stages are what has matrices or filters.
     named = dict(network.backbone.named_parameters())
+    top = _top_stage(network.backbone, groups)
+    groups = {name: min(where, top) for name, where in groups.items()}
     order = sorted(set(groups.values()))
     heavy = [g for g in order if any(named[n].ndim > 1 for n, where in groups.items() if where == g)]
     first = heavy[-int(count)] if int(count) <= len(heavy) else order[0]
     return {f"backbone.{name}": named[name] for name, where in groups.items() if where >= first}
+
+
+def _top_stage(backbone: nn.Module, groups: dict[str, int]) -> int:
+    """The group of the last layer that gives feature maps: a convolution after the pooling (mobilenetv3) is no stage."""
+    info = getattr(backbone, "feature_info", None)
+    maps = [entry["module"] for entry in getattr(info, "info", info) or ()]
+    inside = [where for name, where in groups.items() if maps and name.startswith(f"{maps[-1]}.")]
+    return max(inside or groups.values())
 
 
 def trainable(network: Network, own: nn.Module | None, phase: Phase) -> set[str]:
