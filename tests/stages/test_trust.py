@@ -111,9 +111,10 @@ def test_label_errors_come_from_the_model_and_else_from_the_linear_probe(bench: 
     suspect = own.suspects[0]
     assert suspect.sample_id == bench.table.table["sample_id"][int(train[0])]
     assert suspect.label != suspect.suggested and suspect.suggested_probability == pytest.approx(0.96)
-    borrowed = bench.evaluate(bench.plain, **{"baseline:linear-probe": judging}).label_errors
+    bare = bench.changed("bare")
+    borrowed = bench.evaluate(bare, **{"baseline:linear-probe": judging}).label_errors
     assert borrowed is not None and "linear probe" in borrowed.found_by and borrowed.suspects == own.suspects
-    assert bench.evaluate(bench.plain, **{"baseline:scratch": judging}).label_errors is None
+    assert bench.evaluate(bare, **{"baseline:scratch": judging}).label_errors is None
 
 
 def test_without_out_of_fold_predictions_nothing_is_loaded(tmp_path: Path) -> None:
@@ -138,3 +139,10 @@ def test_several_domains_have_a_row_each_and_one_has_none(chain: Chain, tmp_path
     by_name = {row.domain: row for row in found.domains}
     assert list(by_name) == ["source", "target"] and by_name["target"].images == found.metrics.images == 3
     assert by_name["target"].accuracy == found.metrics.accuracy
+
+
+def test_a_real_training_of_few_images_brings_its_own_calibration_and_judges_its_labels(bench: Bench) -> None:
+    found = bench.evaluate(bench.plain)
+    assert found.calibration is not None and "few" in found.calibration.why and not found.calibration.kept
+    assert found.uncalibrated is None and found.label_errors is not None
+    assert found.label_errors.images == len(rows_of(bench.table, "train", labelled=True))
