@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -47,7 +48,6 @@ class Material:
     source_head: nn.Linear | None = None
     teacher: NDArray[np.float32] | None = None
     text: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
-    _made: list[Network] = field(default_factory=list)
 
     def network(self) -> Network:
         """A fresh one: the candidate's backbone, a head that knows nothing yet."""
@@ -120,7 +120,8 @@ def material(context: StageContext, tuner: Tuner) -> Material:
         source = cast(ModelSource, context.build("source"))
         if "text" not in source.card.traits:
             source.text_embeddings(candidate, ())  # raises, and says what to do
-        made.text = partial(source.text_embeddings, candidate)
+        embed_texts = functools.cache(partial(source.text_embeddings, candidate))  # every fold asks the same
+        made.text = lambda texts: embed_texts(tuple(texts))
     if "teacher" in traits:
         made.teacher = _teacher(context, tuner, made.rows)
     return made
