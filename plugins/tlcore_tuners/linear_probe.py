@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, TrainTask, Tuner
-from tlcore.training.heads import logistic_head
 from tlcore.training.plan import HeadFit, TrainPlan
 
 
 class LinearProbe(Tuner):
-    """Fit the head by L-BFGS on standardised features; the strength of its penalty by cross-validation."""
+    """Fit the head by L-BFGS on frozen features; the strength of its penalty by cross-validation."""
 
     card: ClassVar[Card] = Card(
         name="linear-probe",
@@ -27,11 +26,19 @@ class LinearProbe(Tuner):
     folds: int = Field(
         5, ge=2, le=20, description="cross-validation folds; fewer where a class has fewer images"
     )
+    scale: Literal["common", "each"] = Field(
+        "common",
+        description="common: one unit for all features; each: unit variance of every feature, which a few images "
+        "cannot tell",
+    )
 
     def plan(self, task: TrainTask) -> TrainPlan:
-        return TrainPlan(
-            (HeadFit("linear-probe", partial(logistic_head, penalties=self.penalties, folds=self.folds)),)
+        from tlcore.training.heads import logistic_head
+
+        fit = partial(
+            logistic_head, penalties=self.penalties, folds=self.folds, common_scale=self.scale == "common"
         )
+        return TrainPlan((HeadFit(self.card.name, fit),))
 
 
 @hookimpl

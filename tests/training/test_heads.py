@@ -166,3 +166,61 @@ def test_a_head_unfolds_onto_raw_features_exactly(common: bool) -> None:
 def test_features_that_do_not_vary_become_zero() -> None:
     standard = Standard.of(np.full((5, 3), 7.0), common=True)
     assert not standard.apply(np.full((2, 3), 9.0)).any()
+
+
+@pytest.mark.parametrize(("n", "d", "k"), [(90, 12, 3), (40, 120, 4), (80, 10, 2), (30, 90, 2)])
+@pytest.mark.parametrize("common", [False, True])
+def test_the_penalty_and_the_optimum_are_scikit_learns(n: int, d: int, k: int, common: bool) -> None:
+    """Each fold fitted by scikit-learn to the end, over the whole grid; the search here is rough and ends early."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedKFold
+
+    given = problem(n, d, k, seed=3)
+    noise = 3 * np.random.default_rng(4).normal(
+        size=(n, d)
+    )  # classes overlap: the loss has a least value inside the grid
+    given = HeadProblem((given.features + noise).astype(np.float32), given.labels, given.classes, 3)
+    x = given.features.astype(float)
+    x = (x - x.mean(0)) / (np.sqrt(x.var(0).mean()) if common else x.std(0))
+    weight, bias, notes = logistic_head(given, penalties=7, folds=4, common_scale=common)
+    losses = {}
+    for strength in np.logspace(-4, 2, 7):
+        parts = StratifiedKFold(4, shuffle=True, random_state=given.seed).split(x, given.labels)
+        losses[strength] = np.mean(
+            [
+                log_loss(
+                    given.labels[test],
+                    LogisticRegression(C=strength, tol=1e-8, max_iter=10_000)
+                    .fit(x[train], given.labels[train])
+                    .predict_proba(x[test]),
+                )
+                for train, test in parts
+            ]
+        )
+    chosen = min(losses, key=lambda strength: abs(np.log(strength * notes["penalty"])))
+    assert losses[chosen] <= min(losses.values()) * 1.02
+    assert notes["log_loss"] == pytest.approx(losses[chosen], rel=0.02, abs=0.01)
+    best = LogisticRegression(C=chosen, tol=1e-9, max_iter=10_000).fit(x, given.labels)
+    logits = given.features @ weight.T + bias
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(raised / raised.sum(1, keepdims=True), best.predict_proba(x), atol=5e-4)
+
+
+def test_the_same_problem_gives_the_same_head_every_time() -> None:
+    given = problem(60, 90, 4)
+    first, again = (logistic_head(given, penalties=7, folds=4) for _ in range(2))
+    assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1]) and first[2] == again[2]
+
+
+def test_folds_that_do_not_fit_into_memory_at_once_give_the_same_penalty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tlcore.training import logistic
+
+    given = problem(60, 12, 3)
+    whole = logistic_head(given, penalties=5, folds=4)
+    monkeypatch.setattr(logistic, "AT_ONCE", 200)
+    parted = logistic_head(given, penalties=5, folds=4)
+    assert parted[2]["penalty"] == whole[2]["penalty"]
+    np.testing.assert_allclose(parted[0], whole[0], atol=1e-3)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tlcore.protocols import ModelSource
 from tlcore.stages.base import StageContext
 from tlcore.stages.tables import preprocess_of
+from tlcore.training.head_layers import LINEAR
 from tlcore.training.network import Network, make_network
 from tlcore.training.streams import draw_seed
-from tlcore.values import Bottleneck, Candidate, Checkpoint
+from tlcore.values import Bottleneck, Candidate, Checkpoint, Head, Task
 
 __all__ = [
     "WEIGHTS",
@@ -22,6 +23,7 @@ __all__ = [
     "load_network",
     "load_out_of_fold",
     "load_predictions",
+    "save_out_of_fold",
     "save_predictions",
     "save_weights",
 ]
@@ -38,13 +40,18 @@ def build_network(
     *,
     pretrained: bool = True,
     bottleneck: Bottleneck | None = None,
+    head: Head = LINEAR,
+    task: Task = "classification",
+    role: str = "source",
 ) -> Network:
-    """Backbone from the model source in role "source", and a head of `classes`. Random weights follow the seed."""
-    source = cast(ModelSource, context.build("source"))
+    """Backbone from the model source in `role`, and a head of `classes`. Random weights follow the seed."""
+    source = cast(ModelSource, context.build(role))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(draw_seed(context.job.seed, "network"))
         backbone = source.build(candidate, classes=0, pretrained=pretrained)
-    return make_network(backbone, classes, preprocess=preprocess_of(candidate), bottleneck=bottleneck)
+    return make_network(
+        backbone, classes, preprocess=preprocess_of(candidate), bottleneck=bottleneck, head=head, task=task
+    )
 
 
 def save_weights(folder: Path, network: Network) -> None:
@@ -54,7 +61,9 @@ def save_weights(folder: Path, network: Network) -> None:
     (folder / WEIGHTS).write_bytes(save(state))
 
 
-def load_network(context: StageContext, name: str, checkpoint: Checkpoint) -> Network:
+def load_network(
+    context: StageContext, name: str, checkpoint: Checkpoint, *, role: str = "source"
+) -> Network:
     """The trained network in the input `name`, on the CPU, in eval mode."""
     from safetensors.torch import load_file
 
@@ -64,6 +73,9 @@ def load_network(context: StageContext, name: str, checkpoint: Checkpoint) -> Ne
         len(checkpoint.classes),
         pretrained=False,
         bottleneck=checkpoint.bottleneck,
+        head=checkpoint.head,
+        task=checkpoint.task,
+        role=role,
     )
     network.load_state_dict(load_file(context.folder(name) / checkpoint.weights))
     return network.eval()
@@ -74,11 +86,15 @@ def save_predictions(folder: Path, rows: NDArray[np.int64], probabilities: NDArr
 
 
 def load_predictions(folder: Path, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Probabilities [n, K] of the given rows of the table."""
+    """The answers [n, K] to the given rows of the table: probabilities, or numbers."""
     with np.load(folder / _PREDICTIONS, allow_pickle=False) as stored:
         place = {int(row): position for position, row in enumerate(stored["rows"])}
         probabilities: NDArray[np.float32] = stored["probabilities"][[place[int(row)] for row in rows]]
     return probabilities
+
+
+def save_out_of_fold(folder: Path, rows: NDArray[np.int64], probabilities: NDArray[np.float32]) -> None:
+    np.savez(folder / _OUT_OF_FOLD, rows=rows, probabilities=probabilities)
 
 
 def load_out_of_fold(folder: Path) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
