@@ -120,6 +120,7 @@ def recorded(backbone: nn.Module, layers: Layers, *, leaves: bool = False) -> It
 class DeltaObjective(Supervised):
     """The supervised loss + weight times the gap of the last maps + beta / 2 ||v - v0||^2 on the head's weights.
 
+    The gap is taken relative to that of maps that are all zero, so that one weight fits maps of every scale.
     v0 is the probe; in the paper, whose head starts anew, it is 0.
     """
 
@@ -145,6 +146,8 @@ class DeltaObjective(Supervised):
         return self.own
 
     def loss(self, network: Network, batch: Batch) -> Losses:
+        import torch
+
         inputs = labelled(batch).inputs
         then = self._then(batch)
         with recorded(network.backbone, self.layers) as now:
@@ -152,7 +155,9 @@ class DeltaObjective(Supervised):
         gap = fit.new_zeros(())
         for number, (name, channels) in enumerate(self.layers):
             mine, theirs = (by_position(maps[number], channels, name).float() for maps in (now, then))
-            gap = gap + behaviour_gap(mine, theirs, channel_attention(self._increase(number)))
+            attention = channel_attention(self._increase(number))
+            power = behaviour_gap(torch.zeros_like(theirs), theirs, attention).clamp_min(1e-12)
+            gap = gap + behaviour_gap(mine, theirs, attention) / power
         probed = self.own.get_submodule("start").get_submodule("head").get_parameter("weight")
         head = (network.head.get_parameter("weight") - probed).square().sum() / 2
         return {
@@ -199,7 +204,7 @@ class Delta(NetworkTuner):
     probed: ClassVar[bool] = True
     searched: ClassVar[tuple[str, ...]] = ("lr", "head_factor", "layer_decay", "weight", "beta")
 
-    weight: float = Field(0.5, ge=0, le=100, description="of the maps' squared change, mean over images")
+    weight: float = Field(1.0, ge=0, le=100, description="of the maps' relative squared change")
     beta: float = Field(0.01, ge=0, le=100, description="weight of the distance to the probed head")
     maps: int = Field(1, ge=1, le=16, description="feature maps that are held, from the last stage")
     attention: bool = Field(

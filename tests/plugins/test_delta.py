@@ -135,6 +135,22 @@ def test_there_is_no_gap_at_the_start_and_one_after_a_change(name: str) -> None:
     assert all(torch.isfinite(value.grad).all() for value in network.parameters() if value.grad is not None)
 
 
+def test_the_gap_is_the_relative_squared_change_of_each_map() -> None:
+    objective, network, own, batch = made("test_resnet", attention=False)
+    network.eval()
+    with torch.no_grad():
+        network.backbone.layer3[0].bn1.bias.add_(0.3)
+        network.backbone.layer3[0].bn2.weight.add_(1.0)
+    maps = []
+    for one in (network, own.get_submodule("start")):
+        with torch.no_grad(), recorded(one.get_submodule("backbone"), objective.layers) as seen:
+            one.eval()(batch.source.inputs)
+        maps.append([each.numpy().astype(np.float64) for each in seen])
+    by_hand = sum(((a - b) ** 2).sum() / (b**2).sum() for a, b in zip(*maps, strict=True))
+    assert by_hand > 0
+    assert objective.loss(network, batch)["gap"].item() == pytest.approx(by_hand, rel=1e-3)
+
+
 def test_attention_is_learned_from_the_first_batches_alone() -> None:
     objective, network, own, batch = made("test_resnet")
     for _ in range(12):
