@@ -178,11 +178,11 @@ def _parity(job: StageJob, ref: Ref, store: Store) -> None:
 def _card(job: StageJob, ref: Ref, store: Store) -> None:
     from prefect.artifacts import create_markdown_artifact
 
+    from tlcore.report.outputs import score_text
+
     record = store.read(ref, RunRecord)
-    accuracy, interval = record.metrics.accuracy, record.metrics.accuracy_ci
     create_markdown_artifact(
-        f"**{cell(record.chosen.candidate)}, {cell(record.chosen.strategy)}**: test accuracy {accuracy:.1%} "
-        f"({interval.low:.1%} to {interval.high:.1%})\n\n"
+        f"**{cell(record.chosen.candidate)}, {cell(record.chosen.strategy)}**: test {score_text(record.metrics)}\n\n"
         f"- run card: `{record.card}`\n- model: `{record.onnx}`\n- `tlcore runs open {record.run_id}`",
         key="run-card",
         description=f"run {record.run_id}",
@@ -213,6 +213,7 @@ _MAKERS: dict[str, Callable[[StageJob, Ref, Store], None]] = {
     "check": _data_report,
     "rank": _ranking,
     "train": _curves,
+    "search": _curves,
     "gap": _adaptation,
     "adapt": _adaptation,
     "scatter": _adaptation,

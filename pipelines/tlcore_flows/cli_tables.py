@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tlcore.values import Metrics
 from tlcore_flows.cli_adaptation import print_adaptation
 from tlcore_flows.cli_console import console, percent, table
 from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
-    from tlcore.values import Comparison, Halving, Metrics, Parity, Ranking, RunRecord
+    from tlcore.values import Comparison, Halving, Parity, Ranking, RunRecord
 
 __all__ = ["console", "percent", "print_ranking", "print_run", "table"]
 
@@ -75,10 +76,13 @@ def _print_result(out: Console, record: RunRecord) -> None:
     out.print()
     chosen = f"{record.chosen.candidate}, {record.chosen.strategy}"
     out.print(Text(f"chosen: {chosen}", style="bold"))
+    if not isinstance(record.metrics, Metrics):
+        _print_outputs(out, record)
+        return
     made = table(
         f"on {record.metrics.images} test images", "accuracy", "95 % interval", "result minus baseline"
     )
-    metrics: Metrics = record.metrics
+    metrics = record.metrics
     made.add_row(
         Text("result", style="bold"),
         percent(metrics.accuracy),
@@ -87,6 +91,25 @@ def _print_result(out: Console, record: RunRecord) -> None:
     )
     for entry in record.baselines:
         made.add_row(Text(entry.baseline), percent(entry.accuracy), "", _difference(entry))
+    out.print(made)
+
+
+def _print_outputs(out: Console, record: RunRecord) -> None:
+    """The measures of numbers or tags, and the result against the baselines."""
+    from tlcore.evaluation.comparison import sentence
+    from tlcore.report.outputs import outputs_view
+
+    view = outputs_view(record)
+    assert view is not None
+    made = table(f"on {record.metrics.images} test images", "value", "95 % interval", right=("value",))
+    for fact in view.facts:
+        made.add_row(Text(fact.name), Text(fact.value), Text(fact.interval))
+    out.print(made)
+    out.print()
+    made = table("baseline", view.measure, "the result is", right=(view.measure,))
+    said = {entry.baseline: sentence(entry) for entry in record.baselines}
+    for row in view.rows:
+        made.add_row(Text(row.name), Text(row.value), Text(said[row.name]))
     out.print(made)
 
 
@@ -99,6 +122,12 @@ def _difference(entry: Comparison) -> str:
 def _parity(parity: Parity) -> str:
     verdict = "passed" if parity.passed else "FAILED"
     ties = f", {parity.ties} near-ties left out" if parity.ties else ""
+    if parity.task != "classification":
+        unit = " deviations of the answers" if parity.task == "regression" else ""
+        return (
+            f"parity {verdict}: file against model on {parity.images} images: largest difference "
+            f"{parity.max_probability_difference:.1e}{unit} (tolerance {parity.tolerance:.0e})"
+        )
     return (
         f"parity {verdict}: file against model on {parity.images} images: largest probability difference "
         f"{parity.max_probability_difference:.1e} (tolerance {parity.tolerance:.0e}), "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tlcore.errors import PluginError, UserError
-from tlcore.export.metadata import INPUT, OUTPUT, FileMetadata, write_properties
+from tlcore.export.metadata import INPUT, FileMetadata, output_name, write_properties
 from tlcore.export.session import FileSession
 from tlcore.hookspecs import hookimpl
 from tlcore.protocols import Card, Exporter, ExportJob
@@ -37,7 +37,7 @@ _PROTOBUF_LIMIT = 2**31 - 2**26
 
 
 class Onnx(Exporter):
-    """uint8 RGB [n, height, width, 3] "image" -> float32 [n, K] "probabilities", dynamic n.
+    """uint8 RGB [n, height, width, 3] "image" -> float32 [n, K] "probabilities", dynamic n; numbers are "values" [n, 1].
 
     Captured by torch.export; a network that it refuses (control flow that depends on values) goes through the
     TorchScript tracer, with a warning. A capture counts only when ONNX Runtime gives the network's
@@ -65,7 +65,7 @@ class Onnx(Exporter):
         from tlcore.export.inference_graph import InferenceGraph
         from tlcore.export.trial import make_trial
 
-        graph = InferenceGraph(job.network, job.preprocess, job.temperature)
+        graph = InferenceGraph(job.network, job.preprocess, job.temperature, job.task)
         size = sum(tensor.nbytes for tensor in graph.state_dict().values())
         if size > _PROTOBUF_LIMIT:
             raise UserError(
@@ -78,11 +78,13 @@ class Onnx(Exporter):
                 classes=job.classes,
                 preprocess=job.preprocess,
                 temperature=job.temperature,
+                task=job.task,
                 run_id=job.metadata.get("run_id", ""),
                 extra=dict(job.metadata),
             )
         )
-        trial = make_trial(graph, job.preprocess, len(job.classes))
+        unit = float(job.network.output_scale) if job.task == "regression" else 1.0
+        trial = make_trial(graph, job.preprocess, len(job.classes), unit)
         job.folder.mkdir(parents=True, exist_ok=True)
         target = job.folder / FILE_NAME
         draft = job.folder / f".{FILE_NAME}.{os.getpid()}.tmp"
@@ -165,7 +167,7 @@ def _by_torch_export(graph: InferenceGraph, example: NDArray[np.uint8], opset: i
         dynamo=True,
         verbose=False,
         input_names=[INPUT],
-        output_names=[OUTPUT],
+        output_names=[output_name(graph.task)],
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         opset_version=opset,
         external_data=False,
@@ -186,8 +188,8 @@ def _by_torchscript(graph: InferenceGraph, example: NDArray[np.uint8], opset: in
         buffer,  # type: ignore[arg-type]  # the tracer takes any binary stream
         dynamo=False,
         input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+        output_names=[output_name(graph.task)],
+        dynamic_axes={INPUT: {0: "batch"}, output_name(graph.task): {0: "batch"}},
         opset_version=opset,
     )
     return onnx.load_from_string(buffer.getvalue())

@@ -119,7 +119,7 @@ def _tags(source: pl.DataFrame, distinct: pl.DataFrame, names: Sequence[str]) ->
         )
         return
     mean = images.total() / distinct.height
-    message = f"labels read as tags: {len(names)}, {mean:.2g} of an image on average"
+    message = f"labels read as tags: {len(names)} of them, {mean:.2g} per image on average"
     shown = [f"{tag}: {count}" for tag, count in images.most_common()]
     yield Problem(
         code="tags", severity="info", message=message, count=source.height, examples=tuple(shown[:_SHOWN])

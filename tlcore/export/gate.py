@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tlcore.errors import GateError, UserError
 from tlcore.export.metadata import FileMetadata
-from tlcore.values import UNLABELLED, Parity, Preprocess
+from tlcore.values import UNLABELLED, Parity, Preprocess, Task
 
 __all__ = ["MINIMUM_IMAGES", "TOLERANCE", "check_metadata", "check_parity", "enforce", "select_images"]
 
@@ -45,6 +45,7 @@ def check_metadata(
     preprocess: Preprocess,
     classes: Sequence[str],
     temperature: float = 1.0,
+    task: Task = "classification",
     *,
     where: str,
 ) -> None:
@@ -53,7 +54,10 @@ def check_metadata(
     Raises:
         GateError: naming each field that differs and both values.
     """
-    differences = [
+    differences = (
+        [f"labels are {task} in the model and {found.task} in the file"] if found.task != task else []
+    )
+    differences += [
         f"class {index} is {ours!r} in the model and {theirs!r} in the file"
         for index, (ours, theirs) in enumerate(zip(classes, found.classes, strict=False))
         if ours != theirs

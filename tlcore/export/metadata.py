@@ -15,16 +15,16 @@ from pydantic import Field, ValidationError
 
 from tlcore import __version__
 from tlcore.errors import UserError
-from tlcore.values import Preprocess, Value
+from tlcore.values import Preprocess, Task, Value
 
-__all__ = ["FORMAT", "INPUT", "OUTPUT", "FileMetadata", "read_properties", "write_properties"]
+__all__ = ["FORMAT", "INPUT", "OUTPUT", "FileMetadata", "output_name", "read_properties", "write_properties"]
 
 FORMAT = "1"
 """Version of this layout; a reader refuses every other one."""
 INPUT = "image"
 """Name of the file's input: uint8 RGB [n, height, width, 3]."""
 OUTPUT = "probabilities"
-"""Name of the file's output: float32 [n, K], rows sum to 1."""
+"""Name of the output of a file of classes: float32 [n, K], rows sum to 1. See `output_name`."""
 
 _PREFIX = "tlcore."
 _KEYS = ("format", "classes", "preprocess", "colour_order", "version", "run_id", "temperature")
@@ -34,7 +34,8 @@ class FileMetadata(Value):
     """The self-description of an exported file.
 
     `classes[k]` names column k of the output; `preprocess` is what has to happen to an image file
-    before it becomes the input (normalisation is in the graph). `temperature` is what the graph divides logits by.
+    before it becomes the input (normalisation is in the graph). `task` says whether the columns are classes, tags or a
+    number. `temperature` is what the graph divides logits by.
     """
 
     classes: tuple[str, ...] = Field(min_length=1)
@@ -43,7 +44,18 @@ class FileMetadata(Value):
     tlcore_version: str = __version__
     run_id: str = ""
     temperature: float = Field(1.0, gt=0)
+    task: Task = "classification"
     extra: dict[str, str] = {}
+
+    @property
+    def output(self) -> str:
+        """Name of the file's output."""
+        return output_name(self.task)
+
+
+def output_name(task: Task) -> str:
+    """What a file's output is called: "probabilities", of classes or of each tag by itself, or "values"."""
+    return "values" if task == "regression" else OUTPUT
 
 
 def write_properties(metadata: FileMetadata) -> dict[str, str]:
@@ -67,7 +79,9 @@ def write_properties(metadata: FileMetadata) -> dict[str, str]:
         "run_id": metadata.run_id,
         "temperature": repr(metadata.temperature),
     }
-    return {**metadata.extra, **{_PREFIX + key: own[key] for key in _KEYS}}
+    if metadata.task != "classification":  # a file of classes is what it was before there were others
+        own["task"] = metadata.task
+    return {**metadata.extra, **{_PREFIX + key: value for key, value in own.items()}}
 
 
 def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
@@ -79,7 +93,7 @@ def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
     Raises:
         UserError: no tlcore metadata, another layout version, or values that do not fit together.
     """
-    own = {key: properties[_PREFIX + key] for key in _KEYS if _PREFIX + key in properties}
+    own = {key: properties[_PREFIX + key] for key in (*_KEYS, "task") if _PREFIX + key in properties}
     if not own:
         raise UserError(
             "has no tlcore metadata (class names, input size, resize rule)",
@@ -101,6 +115,7 @@ def read_properties(properties: Mapping[str, str], where: str) -> FileMetadata:
             tlcore_version=own["version"],
             run_id=own["run_id"],
             temperature=float(own.get("temperature", "1")),  # files of earlier versions have none
+            task=own.get("task", "classification"),
             extra={key: value for key, value in properties.items() if not key.startswith(_PREFIX)},
         )
     except (KeyError, ValueError, ValidationError) as error:

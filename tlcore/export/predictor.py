@@ -1,4 +1,4 @@
-"""Labels and probabilities for image files from an exported file alone: no torch, no run store."""
+"""Labels and probabilities, numbers or tags for image files from an exported file alone: no torch, no run store."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ from tlcore.values import Json, Value
 __all__ = ["Prediction", "Predictor", "Scored", "expand", "prediction_document"]
 
 
+TAGGED = 0.5
+"""A tag is given to an image where its probability is at least this."""
+
+
 class Scored(Value):
     """One class and its probability."""
 
@@ -32,10 +36,13 @@ class Prediction(Value):
     """What the file says about one image, or why it says nothing.
 
     `probabilities` holds every class, best first; it is empty, and `label` and `probability` are None, where
-    `error` says why.
+    `error` says why. Of a file of tags `tags` are those of at least 0.5 and `probabilities` holds each tag's own; of
+    one that answers numbers there is a `value` alone.
     """
 
     uri: str
+    value: float | None = None
+    tags: tuple[str, ...] | None = None
     label: str | None = None
     probability: float | None = None
     probabilities: tuple[Scored, ...] = Field((), description="all classes, best first")
@@ -81,7 +88,7 @@ class Predictor:
         return predictions
 
     def probabilities(self, paths: Sequence[str | Path]) -> NDArray[np.float32]:
-        """Probabilities [n, K] by the resize rule that the *file* carries: what the parity gate compares.
+        """Probabilities, or numbers, [n, K] by the resize rule that the *file* carries: what the parity gate compares.
 
         Raises:
             BadImage: an image that cannot be read.
@@ -114,11 +121,17 @@ class Predictor:
 
     def _prediction(self, uri: str, answer: NDArray[np.float32]) -> Prediction:
         if not np.isfinite(answer).all():
-            return Prediction(uri=uri, error="the model gives no finite probabilities for this image")
+            what = "number" if self.metadata.task == "regression" else "probabilities"
+            return Prediction(uri=uri, error=f"the model gives no finite {what} for this image")
+        if self.metadata.task == "regression":
+            return Prediction(uri=uri, value=float(answer[0]))
         order = np.argsort(-answer, kind="stable")
         scored = tuple(
             Scored(label=self.metadata.classes[index], probability=float(answer[index])) for index in order
         )
+        if self.metadata.task == "multi-label":
+            chosen = tuple(one.label for one in scored if one.probability >= TAGGED)
+            return Prediction(uri=uri, tags=chosen, probabilities=scored)
         return Prediction(
             uri=uri, label=scored[0].label, probability=scored[0].probability, probabilities=scored
         )
@@ -170,11 +183,33 @@ def expand(inputs: Iterable[str | Path]) -> list[str]:
     return list(found)
 
 
-def prediction_document(predictions: Sequence[Prediction], *, model: str, top: int = 5) -> dict[str, Json]:
+def prediction_document(
+    predictions: Sequence[Prediction], *, model: str, top: int = 5, metadata: FileMetadata | None = None
+) -> dict[str, Json]:
     """The one JSON document of `tlcore predict --json`.
 
-    {"model", "predictions": [{"image", "label", "probability", "top": [{"label", "probability"}], "error"}]}
+    {"model", "predictions": [{"image", "label", "probability", "top": [{"label", "probability"}], "error"}]}; of tags
+    each has "tags" in place of "label" and "probability"; of numbers {"image", NAME: number, "error"} where NAME is
+    what the number is called.
+
+    metadata: of the file, which says what its columns are; classes where None.
     """
+    task = "classification" if metadata is None else metadata.task
+    if task == "regression" and metadata is not None:
+        name = metadata.classes[0] if metadata.classes[0] not in {"image", "error"} else "value"
+        numbers = [{"image": row.uri, name: row.value, "error": row.error} for row in predictions]
+        return {"model": model, "predictions": numbers}
+    if task == "multi-label":
+        tags = [
+            {
+                "image": row.uri,
+                "tags": None if row.tags is None else list(row.tags),
+                "top": [scored.model_dump() for scored in row.top(top)],
+                "error": row.error,
+            }
+            for row in predictions
+        ]
+        return {"model": model, "predictions": tags}
     return {
         "model": model,
         "predictions": [

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, UnknownName, UserError
-from tlcore.export.metadata import INPUT, OUTPUT, FileMetadata, read_properties
+from tlcore.export.metadata import INPUT, FileMetadata, read_properties
 
 __all__ = ["FileSession"]
 
@@ -35,7 +35,7 @@ class FileSession:
         self._check_signature()
 
     def run(self, pixels: NDArray[np.uint8], *, batch_size: int = 32) -> NDArray[np.float32]:
-        """Probabilities [n, K] for uint8 RGB pixels [n, height, width, 3], `batch_size` images at a time.
+        """Probabilities, or numbers, [n, K] for uint8 RGB pixels [n, height, width, 3], `batch_size` images at a time.
 
         Raises:
             UserError: pixels of another type or size than the file was made for.
@@ -52,7 +52,7 @@ class FileSession:
         for start in range(0, len(pixels), batch_size):
             batch = np.ascontiguousarray(pixels[start : start + batch_size])
             try:
-                (answer,) = self._session.run([OUTPUT], {INPUT: batch})
+                (answer,) = self._session.run([self.metadata.output], {INPUT: batch})
             except Exception as error:  # the runtime's error classes share no other base
                 raise PluginError(
                     f"ONNX Runtime failed on {len(batch)} images: {error}", where=str(self.path)
@@ -73,7 +73,7 @@ class FileSession:
         found = [f"{port.name}: {port.type} {port.shape[1:]}" for port in ports]
         wanted = [
             f"{INPUT}: tensor(uint8) {[rule.height, rule.width, 3]}",
-            f"{OUTPUT}: tensor(float) {[classes]}",
+            f"{self.metadata.output}: tensor(float) {[classes]}",
         ]
         if found != wanted:
             raise UserError(

@@ -24,6 +24,8 @@ from tlcore.report.choices import ranking_view, trial_view
 from tlcore.report.contents import confusion_view, data_view, mistakes, recalls, timings_view
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
+from tlcore.report.outputs import measure_format, outputs_view
+from tlcore.report.search import search_views
 from tlcore.report.trust import (
     calibration_view,
     classes_view,
@@ -32,7 +34,7 @@ from tlcore.report.trust import (
     transfer_view,
 )
 from tlcore.report.verdicts import NOT_MEASURABLE
-from tlcore.values import SOURCE_ONLY, RunRecord
+from tlcore.values import SOURCE_ONLY, Metrics, RunRecord
 
 __all__ = ["render"]
 
@@ -41,6 +43,8 @@ BASELINES = {
     LINEAR_PROBE: "linear probe, frozen",
     SCRATCH: "same network from scratch",
     SOURCE_ONLY: "before adaptation",
+    "mean": "the mean of the training labels",
+    "tag-frequencies": "how often each tag is there",
 }
 """Baselines as a reader calls them; others keep their name."""
 _PHRASES = {
@@ -48,6 +52,8 @@ _PHRASES = {
     LINEAR_PROBE: "a linear probe on frozen features",
     SCRATCH: "the same network trained from scratch",
     SOURCE_ONLY: "the same model before adaptation",
+    "mean": "always answering the mean",
+    "tag-frequencies": "always answering the frequencies of the tags",
 }
 
 
@@ -72,11 +78,14 @@ def render(record: RunRecord) -> str:
         baselines=sorted(record.baselines, key=lambda entry: -entry.accuracy),
         ranking=ranking_view(record),
         trial=trial_view(record),
+        searches=search_views(record),
         curves=_curves(record),
         adaptation=adaptation_view(record),
         confusion=confusion_view(record),
-        recalls=recalls(record.metrics),
-        classes=classes_view(record.metrics),
+        recalls=recalls(record.metrics) if isinstance(record.metrics, Metrics) else [],
+        classes=classes_view(record.metrics) if isinstance(record.metrics, Metrics) else None,
+        outputs=outputs_view(record),
+        measured=measure_format(record),
         hard=hard_images(record),
         mistakes=mistakes(record),
         calibration=calibration_view(record),
@@ -153,7 +162,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _results(record: RunRecord) -> Markup | None:
-    if not record.baselines:
+    if not record.baselines or not isinstance(record.metrics, Metrics):
         return None
     result = f"{record.chosen.candidate} · {record.chosen.strategy}"
     drawn = figures.accuracies(record.metrics, record.baselines, BASELINES, result)

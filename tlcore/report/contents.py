@@ -28,6 +28,8 @@ class ConfusionView:
 
 def confusion_view(record: RunRecord) -> ConfusionView | None:
     """The matrix where it is readable, else (and beside it) the most confused pairs: true, predicted, images, share."""
+    if not isinstance(record.metrics, Metrics):
+        return None
     classes, counts = record.data.classes, record.metrics.confusion
     if not counts or len(counts) != len(classes):
         return None
@@ -74,6 +76,8 @@ class ShownMistake:
 
 def mistakes(record: RunRecord) -> list[ShownMistake]:
     """The worst mistakes with their pictures, read from the record's thumbnails or the mistake's own path."""
+    if not isinstance(record.metrics, Metrics):
+        return []
     return [
         ShownMistake(entry, thumbnail(record.thumbnails.get(entry.sample_id, entry.uri)))
         for entry in record.metrics.mistakes
@@ -96,7 +100,7 @@ def data_view(report: DataReport) -> DataView:
         dict.fromkeys([*report.classes, *(name for group in groups for name in report.counts[group])])
     )
     table = [(name, [report.counts[group].get(name, 0) for group in groups]) for name in names]
-    totals = [sum(report.counts[group].values()) for group in groups]
+    totals = [report.images.get(group, sum(report.counts[group].values())) for group in groups]
     summaries = []
     if len(names) > figures.MANY:
         for group in groups:

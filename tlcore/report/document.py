@@ -13,6 +13,8 @@ from importlib.resources import files
 from typing import Any
 
 from tlcore.evaluation.comparison import transfer_sentence
+from tlcore.report.outputs import outputs_document
+from tlcore.report.search import search_document
 from tlcore.values import (
     AccuracyEstimates,
     Adaptation,
@@ -26,10 +28,12 @@ from tlcore.values import (
     Interval,
     LabelErrors,
     Metrics,
+    NumberMetrics,
     Parity,
     Ranked,
     Ranking,
     RunRecord,
+    TagMetrics,
     Trial,
 )
 
@@ -59,6 +63,8 @@ def run_document(record: RunRecord) -> dict[str, Any]:
         "chosen": {"candidate": record.chosen.candidate, "strategy": record.chosen.strategy},
         **ranking_document(record.ranking),
         "trial": None if record.halving is None else _trial(record.halving),
+        "searches": [search_document(search) for search in record.searches],
+        "decisions": list(record.decisions),
         "metrics": _metrics(record.metrics),
         "baselines": {entry.baseline: _number(entry.accuracy) for entry in record.baselines},
         "comparisons": {entry.baseline: _comparison(entry) for entry in record.baselines},
@@ -142,7 +148,9 @@ def _trial(trial: Halving) -> dict[str, Any]:
     }
 
 
-def _metrics(metrics: Metrics) -> dict[str, Any]:
+def _metrics(metrics: Metrics | NumberMetrics | TagMetrics) -> dict[str, Any]:
+    if not isinstance(metrics, Metrics):
+        return outputs_document(metrics)
     document: dict[str, Any] = {"images": metrics.images}
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "calibration_error"):
         document[name] = _number(getattr(metrics, name))

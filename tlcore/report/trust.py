@@ -59,7 +59,7 @@ class CalibrationView:
 
 
 def calibration_view(record: RunRecord) -> CalibrationView | None:
-    answers = record.metrics.reliability
+    answers = record.metrics.reliability if isinstance(record.metrics, Metrics) else None
     if answers is None:
         return None
     drawn = reliability_diagram(answers, record.uncalibrated)
@@ -96,7 +96,8 @@ def _shown(record: RunRecord, entry: TopLoss | Suspect) -> ShownImage:
 
 def hard_images(record: RunRecord) -> list[ShownImage]:
     """The test images with the largest losses, with their pictures."""
-    return [_shown(record, entry) for entry in record.metrics.top_losses]
+    found = record.metrics.top_losses if isinstance(record.metrics, Metrics) else ()
+    return [_shown(record, entry) for entry in found]
 
 
 @dataclass(frozen=True)

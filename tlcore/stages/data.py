@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tlcore.data.checking import apply_report
 from tlcore.data.images import Reader, decode, exact_pixels
+from tlcore.data.label_findings import label_counts, place_images
 from tlcore.data.schema import combine
 from tlcore.data.splits import assign_splits
 from tlcore.errors import UserError
@@ -58,7 +59,11 @@ def load(
         save_table(work.folder, dataset)
         work.write(
             LoadedData(
-                name=dataset.name, classes=dataset.classes, rows=len(dataset.table), fingerprint=fingerprint
+                name=dataset.name,
+                classes=dataset.classes,
+                rows=len(dataset.table),
+                fingerprint=fingerprint,
+                task=dataset.task,
             )
         )
 
@@ -95,22 +100,32 @@ def check(context: StageContext) -> CheckedData:
             }
         )
     save_table(context.work.folder, split)
-    counts: dict[str, dict[str, int]] = {}
-    for domain, part, label in split.table.select("domain", "split", "label").rows():
-        place = counts.setdefault(f"{domain}/{part}", {})
-        place[label or "(no label)"] = place.get(label or "(no label)", 0) + 1
+    classes = split.task == "classification"
     report = report.model_copy(
         update={
             "rows": len(split.table),
             "dropped": len(dataset.table) - len(split.table),
             "classes": split.classes,
-            "counts": {place: dict(sorted(found.items())) for place, found in sorted(counts.items())},
+            "counts": _class_counts(split)
+            if classes
+            else label_counts(split.table, split.classes, split.task),
+            "images": {} if classes else place_images(split.table),
+            "task": split.task,
         }
     )
     return CheckedData(
         name=split.name, classes=split.classes, rows=len(split.table), fingerprint=split.fingerprint,
-        has_target=split.has_target, report=report,
+        has_target=split.has_target, report=report, task=split.task,
     )  # fmt: skip
+
+
+def _class_counts(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Rows per "domain/split" and class."""
+    counts: dict[str, dict[str, int]] = {}
+    for domain, part, label in dataset.table.select("domain", "split", "label").rows():
+        place = counts.setdefault(f"{domain}/{part}", {})
+        place[label or "(no label)"] = place.get(label or "(no label)", 0) + 1
+    return {place: dict(sorted(found.items())) for place, found in sorted(counts.items())}
 
 
 def decode_images(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tlcore.data.images import open_rgb, to_pixels
 from tlcore.export.gate import check_metadata, check_parity, enforce, select_images
+from tlcore.export.output_parity import check_answers, enforce_answers
 from tlcore.export.session import FileSession
 from tlcore.protocols import Exporter, ExportJob
 from tlcore.stages.base import StageContext
@@ -61,6 +62,7 @@ def export(context: StageContext) -> Exported:
             metadata,
             context.work.folder,
             temperature=temperature_of(context, checkpoint),
+            task=checkpoint.task,
         )  # fmt: skip
     )
 
@@ -91,7 +93,9 @@ def parity(context: StageContext) -> Parity:
     preprocess, temperature = checkpoint.preprocess, temperature_of(context, checkpoint)
     if exported.format == "onnx":
         found = FileSession(path).metadata
-        check_metadata(found, preprocess, checkpoint.classes, temperature, where=exported.path)
+        check_metadata(
+            found, preprocess, checkpoint.classes, temperature, checkpoint.task, where=exported.path
+        )
         preprocess = found.preprocess
     uris = dataset.table["uri"].gather(rows).to_list()
     exporter = cast(Exporter, context.build("exporter"))
@@ -110,6 +114,11 @@ def parity(context: StageContext) -> Parity:
     if temperature != 1:  # from logits: a probability that float32 rounds to 0 has lost its own
         expected = _at_temperature(network, features, temperature)
     ids = dataset.table["sample_id"].gather(rows).to_list()
+    if checkpoint.task != "classification":
+        got, tolerance = np.concatenate(answers), context.option("tolerance")
+        proof = check_answers(expected, got, ids, checkpoint.task, tolerance=tolerance)
+        enforce_answers(proof, expected, got, ids, where=exported.path)
+        return proof
     labels = [dataset.labels()[row] for row in rows]
     result = check_parity(
         expected, np.concatenate(answers), labels, ids, tolerance=context.option("tolerance")

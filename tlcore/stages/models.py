@@ -86,7 +86,7 @@ def features(context: StageContext) -> FeatureFiles:
         raise PluginError(f"the network failed on its input: {reason}", where=candidate.name) from error
     own = rows[part]
     save_features(context.work.folder, extracted, dataset.table["sample_id"].gather(own).to_list())
-    if len(own) < len(rows):
+    if len(own) < len(rows) and dataset.task == "classification":
         labels = np.asarray(dataset.labels(), dtype=np.int64)[rows]
         save_folds(context.work.folder, extracted, labels, part, len(dataset.classes))
     return FeatureFiles(
@@ -103,33 +103,42 @@ def score(context: StageContext) -> Ranked:
     """
     from tlcore.features.folds import fold_moments
     from tlcore.features.moments import Moments
+    from tlcore.selection.number_evidence import number_evidence, parted
     from tlcore.selection.ranking import score_candidate
     from tlcore.stages.shards import engine_notes, joined, stored_folds, stored_parts
 
     candidate = Candidate.model_validate(context.option("candidate"))
     dataset = load_table(context.folder("data"), context.read("data", CheckedData))
     parts = stored_parts(context, "features")
-    label_of = dict(zip(dataset.table["sample_id"].to_list(), dataset.labels(), strict=True))
-    labels = np.array([label_of[name] for part in parts for name in part.sample_ids], dtype=np.int64)
+    place_of = {name: place for place, name in enumerate(dataset.table["sample_id"].to_list())}
+    targets = dataset.targets()[[place_of[name] for part in parts for name in part.sample_ids]]
     context.progress(0, 0, "scoring")
     scorers = [cast(Scorer, context.build(role)) for role in context.job.strategies]
+    scorers, without = parted(scorers, dataset.task)
     stored = functools.cache(lambda: joined(parts))
-    folds = stored_folds(context, "features")  # shards brought theirs
-    if not folds:
-        images = (stored().features, labels, len(dataset.classes), stored().probabilities)
-        # One pass over the features: the folds, where a scorer wants them, add up to the whole.
-        wanted = any("folds" in scorer.card.traits for scorer in scorers)
-        folds = fold_moments(*images) if wanted else (Moments.of(*images),)
-    evidence = Evidence(
-        moments=Moments.merge(folds), labels=labels, folds=folds if len(folds) > 1 else (), seed=context.job.seed,
-        features=lambda: stored().features, source_probabilities=lambda: stored().probabilities,
-    )  # fmt: skip
+    if dataset.task == "classification":
+        folds = stored_folds(context, "features")  # shards brought theirs
+        if not folds:
+            images = (stored().features, targets, len(dataset.classes), stored().probabilities)
+            # One pass over the features: the folds, where a scorer wants them, add up to the whole.
+            wanted = any("folds" in scorer.card.traits for scorer in scorers)
+            folds = fold_moments(*images) if wanted else (Moments.of(*images),)
+        evidence = Evidence(
+            moments=Moments.merge(folds), labels=targets, folds=folds if len(folds) > 1 else (),
+            seed=context.job.seed, features=lambda: stored().features,
+            source_probabilities=lambda: stored().probabilities,
+        )  # fmt: skip
+    else:
+        evidence = number_evidence(stored().features, targets, dataset.task, seed=context.job.seed)
     files = context.read("features", FeatureFiles)
     entry = score_candidate(
         scorers, evidence, candidate, replicates=context.option("replicates"),
         images_per_second=files.images_per_second,
     )  # fmt: skip
-    return entry.model_copy(update={"notes": (*entry.notes, *engine_notes(files)), "engine": files.engine})
+    if not scorers:
+        entry = entry.model_copy(update={"skipped": f"{without}; use logme or ridge-cv (--scorer)"})
+    notes = (*entry.notes, *((without,) if without else ()), *engine_notes(files))
+    return entry.model_copy(update={"notes": notes, "engine": files.engine})
 
 
 def rank_candidates(context: StageContext) -> Ranking:

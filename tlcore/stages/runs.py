@@ -90,7 +90,7 @@ class OpenRun:
         write_text(self.folder / "run.json", record.model_dump_json(indent=1))
         self.state = self.state.model_copy(
             update={
-                "state": "completed", "accuracy": record.metrics.accuracy, "candidate": record.chosen.candidate,
+                "state": "completed", "accuracy": record.metrics.score, "candidate": record.chosen.candidate,
                 "strategy": record.chosen.strategy,
             }
         )  # fmt: skip

@@ -8,11 +8,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tlcore.data.strata import strata
 from tlcore.errors import PluginError, UserError
 from tlcore.selection.subsets import stratified
 from tlcore.stages.base import StageContext
 from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
-from tlcore.values import SOURCE, TARGET, UNLABELLED, Candidate, Dataset, Preprocess
+from tlcore.values import SOURCE, TARGET, Candidate, Dataset, Preprocess
 
 __all__ = [
     "ROWS", "load_table", "pixels_for", "pixels_of_rows", "preprocess_of", "rows_of", "save_table", "scoring_rows",
@@ -29,7 +30,7 @@ def save_table(folder: Path, dataset: Dataset) -> None:
 
 
 def load_table(folder: Path, value: LoadedData | CheckedData) -> Dataset:
-    return Dataset(value.name, pl.read_parquet(folder / _TABLE), value.classes)
+    return Dataset(value.name, pl.read_parquet(folder / _TABLE), value.classes, value.task)
 
 
 def rows_of(
@@ -37,25 +38,26 @@ def rows_of(
 ) -> NDArray[np.int64]:
     """Positions in the table of one split and domain, in table order; the pixels lie in the same order.
 
-    SOURCE stands for all source domains together.
+    SOURCE stands for all source domains together. labelled: those that have a label (`Dataset.labelled`).
     """
     names = dataset.table["domain"]
     inside = names != TARGET if domain == SOURCE else names == domain
     chosen = (dataset.table["split"] == split) & inside
     if labelled:
-        chosen &= pl.Series(np.asarray(dataset.labels()) != UNLABELLED)
+        chosen &= pl.Series(dataset.labelled())
     return np.flatnonzero(chosen.to_numpy()).astype(np.int64)
 
 
 def scoring_rows(dataset: Dataset, limit: int, seed: int) -> NDArray[np.int64]:
     """Positions, ascending, of the rows that scores look at: the labelled training images of the source domain.
 
-    Where there are more than `limit`, at most so many (but two of each class), the same share of every class.
+    Where there are more than `limit`, at most so many (but two of each class), the same share of every class; numbers
+    and tags are parted as `tlcore.data.strata` does.
     """
     rows = rows_of(dataset, "train", labelled=True)
     if len(rows) <= limit:
         return rows
-    return rows[stratified(np.asarray(dataset.labels())[rows], limit, seed)]
+    return rows[stratified(strata(dataset.targets()[rows], dataset.task), limit, seed)]
 
 
 def target_sample(dataset: Dataset, limit: int, seed: int) -> NDArray[np.int64]:
@@ -77,13 +79,13 @@ def preprocess_of(candidate: Candidate) -> Preprocess:
     return candidate.preprocess
 
 
-def pixels_for(context: StageContext, preprocess: Preprocess) -> NDArray[np.uint8]:
-    """The exact pixels of all rows of the table, uint8 [rows, height, width, 3], mapped into memory.
+def pixels_for(context: StageContext, preprocess: Preprocess, name: str = "pixels") -> NDArray[np.uint8]:
+    """The exact pixels of all rows of the table, uint8 [rows, height, width, 3], in the input `name`, mapped into memory.
 
     Raises:
         PluginError: the stage was given the pixels of another rule, or those for scoring.
     """
-    pixels, files = _mapped(context, preprocess)
+    pixels, files = _mapped(context, preprocess, name)
     if files.purpose != "exact":
         raise PluginError(f"pixels for {files.purpose} were given where exact ones are needed")
     return pixels
@@ -106,10 +108,12 @@ def pixels_of_rows(
     return pixels, np.searchsorted(known, rows).astype(np.int64)
 
 
-def _mapped(context: StageContext, preprocess: Preprocess) -> tuple[NDArray[np.uint8], PixelFiles]:
+def _mapped(
+    context: StageContext, preprocess: Preprocess, name: str = "pixels"
+) -> tuple[NDArray[np.uint8], PixelFiles]:
     from tlcore.data.images import load_pixels
 
-    files = context.read("pixels", PixelFiles)
+    files = context.read(name, PixelFiles)
     if files.rule != preprocess.decode_key():
         raise PluginError(f"pixels for {files.rule} were given where {preprocess.decode_key()} is needed")
-    return load_pixels(context.folder("pixels") / files.file), files
+    return load_pixels(context.folder(name) / files.file), files

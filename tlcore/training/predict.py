@@ -1,4 +1,4 @@
-"""Features and probabilities of a network, without augmentation and without gradients."""
+"""Features and answers of a network, without augmentation and without gradients."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tlcore.features.normalisation import normalise
 from tlcore.training.network import Network
+from tlcore.training.outputs import outputs
 from tlcore.values import Preprocess
 
 __all__ = ["embed", "predict", "predict_features"]
@@ -45,18 +46,16 @@ def embed(
 def predict_features(
     network: Network, embedded: NDArray[np.float32], *, device: torch.device | str = "cpu"
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The head's inputs float32 [n, d] and probabilities float32 [n, K] from the backbone's features."""
+    """The head's inputs float32 [n, d] and the network's answers float32 [n, K] from the backbone's features."""
     features = np.empty((len(embedded), network.feature_dim), np.float32)
-    probabilities = np.empty((len(embedded), network.head.out_features), np.float32)
+    answers = np.empty((len(embedded), network.head.out_features), np.float32)
     with _looking(network):
         for start in range(0, len(embedded), 4096):
             part = np.ascontiguousarray(embedded[start : start + 4096], dtype=np.float32)
             values = network.bottleneck(torch.from_numpy(part).to(device))
             features[start : start + len(part)] = values.float().cpu().numpy()
-            probabilities[start : start + len(part)] = (
-                torch.softmax(network.head(values).float(), 1).cpu().numpy()
-            )
-    return features, probabilities
+            answers[start : start + len(part)] = outputs(network.logits(values), network.task).cpu().numpy()
+    return features, answers
 
 
 @contextmanager
@@ -80,19 +79,18 @@ def predict(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The head's inputs float32 [n, d] and softmax probabilities float32 [n, K] of the given rows, in their order.
+    """The head's inputs float32 [n, d] and the network's answers float32 [n, K] of the given rows, in their order.
 
-    The network is put in eval mode and left as it was.
+    Answers are probabilities of classes or tags, or numbers in the unit of the labels (`tlcore.training.outputs`). The
+    network is put in eval mode and left as it was.
     """
     features = np.empty((len(rows), network.feature_dim), np.float32)
-    probabilities = np.empty((len(rows), network.head.out_features), np.float32)
+    answers = np.empty((len(rows), network.head.out_features), np.float32)
     with _looking(network):
         for start in range(0, len(rows), batch_size):
             part = rows[start : start + batch_size]
             batch = torch.from_numpy(np.ascontiguousarray(pixels[part])).to(device)
             values = network.features(normalise(batch, preprocess))
             features[start : start + len(part)] = values.float().cpu().numpy()
-            probabilities[start : start + len(part)] = (
-                torch.softmax(network.head(values).float(), 1).cpu().numpy()
-            )
-    return features, probabilities
+            answers[start : start + len(part)] = outputs(network.logits(values), network.task).cpu().numpy()
+    return features, answers

@@ -47,7 +47,9 @@ class DataReport(Value):
         """Images of a split in all source domains together."""
         totals = self.images or {place: sum(found.values()) for place, found in self.counts.items()}
         here = {
-            place.rpartition("/")[0]: images for place, images in totals.items() if place.endswith(f"/{split}")
+            place.rpartition("/")[0]: images
+            for place, images in totals.items()
+            if place.endswith(f"/{split}")
         }
         return sum(images for domain, images in here.items() if domain != TARGET)
 

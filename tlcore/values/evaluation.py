@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tlcore.values.base import Interval, Value
+from tlcore.values.base import Interval, Task, Value
 
 
 class Mistake(Value):
@@ -130,6 +130,15 @@ class Metrics(Value):
     classes: tuple[ClassRow, ...] = Field((), description="classes that have a test image, in encoded order")
     top_losses: tuple[TopLoss, ...] = Field((), description="largest first")
 
+    @property
+    def score(self) -> float:
+        """The measure that networks are compared by: accuracy."""
+        return self.accuracy
+
+    @property
+    def score_ci(self) -> Interval:
+        return self.accuracy_ci
+
 
 class Comparison(Value):
     """A baseline against the result on the same test images: paired bootstrap of the accuracy difference."""
@@ -156,3 +165,8 @@ class Parity(Value):
     tolerance: float
     passed: bool
     worst: tuple[str, ...] = Field((), description="sample_ids with the largest differences")
+    task: Task = Field(
+        "classification",
+        description="regression: the difference is in deviations of the model's answers; multi-label: the agreement is that "
+        "of tags at 0.5",
+    )

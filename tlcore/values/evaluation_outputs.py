@@ -31,9 +31,20 @@ class NumberMetrics(Value):
     root_mean_squared_error_ci: Interval
     mean: float = Field(description="of the true numbers")
     deviation: float = Field(description="of the true numbers")
-    points: tuple[tuple[float, float], ...] = Field((), description="true and predicted number of some images")
+    points: tuple[tuple[float, float], ...] = Field(
+        (), description="true and predicted number of some images"
+    )
     mistakes: tuple[NumberMistake, ...] = Field((), description="the largest errors, the largest first")
     warnings: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The measure that networks are compared by: R^2."""
+        return self.r2
+
+    @property
+    def score_ci(self) -> Interval:
+        return self.r2_ci
 
 
 class TagMetrics(Value):
@@ -52,3 +63,12 @@ class TagMetrics(Value):
     per_tag: dict[str, float] = Field({}, description="average precision of tags that occur")
     positives: dict[str, int] = Field({}, description="images that have the tag")
     warnings: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """The measure that networks are compared by: mean average precision."""
+        return self.mean_average_precision
+
+    @property
+    def score_ci(self) -> Interval:
+        return self.mean_average_precision_ci
