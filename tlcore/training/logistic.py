@@ -183,7 +183,7 @@ class _Fits:
         loss.unit = np.sqrt(np.append(curvature * extent + loss.penalty, curvature)).astype(kind)
         found = minimize(
             loss, (start * loss.unit).ravel().astype(np.float64), jac=True, method="L-BFGS-B",
-            options={"maxiter": 2000, "maxfun": 4000, **until},
+            options={"maxiter": 2000, "maxfun": 4000, "maxcor": 5, **until},
         )  # fmt: skip
         return np.asarray(found.x.astype(kind).reshape(start.shape) / loss.unit)
 
