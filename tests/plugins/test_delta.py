@@ -139,8 +139,7 @@ def test_the_gap_is_the_relative_squared_change_of_each_map() -> None:
     objective, network, own, batch = made("test_resnet", attention=False)
     network.eval()
     with torch.no_grad():
-        network.backbone.layer3[0].bn1.bias.add_(0.3)
-        network.backbone.layer3[0].bn2.weight.add_(1.0)
+        network.backbone.layer3[0].downsample[2].weight.add_(torch.rand(192))
     maps = []
     for one in (network, own.get_submodule("start")):
         with torch.no_grad(), recorded(one.get_submodule("backbone"), objective.layers) as seen:
