@@ -8,7 +8,7 @@ they are worked on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from tlcore.config import RunConfig
 from tlcore.errors import PluginError, TlcoreError, UserError
 from tlcore.evaluation.label_sets import contract
 from tlcore.features.shards import merge_groups, shard_bounds
-from tlcore.selection.constraints import constrain, none_left, over_latency, with_latencies
+from tlcore.selection.constraints import constrain, none_left, over_latency, teachers, with_latencies
 from tlcore.selection.ranking import left_out
 from tlcore.stages.base import StageJob
 from tlcore.stages.values import (
@@ -31,7 +31,7 @@ from tlcore.stages.values import (
     PixelFiles,
 )
 from tlcore.store import Store
-from tlcore.values import TARGET, Candidate, Json, Ranking, Ref
+from tlcore.values import TARGET, Candidate, Json, Ranked, Ranking, Ref
 from tlcore_flows import observe, recall, runners
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.wiring import Wiring, as_choice, source_of
@@ -44,6 +44,8 @@ class RankedModels:
     """What the first half leaves to the second; candidates and features by candidate name.
 
     `failed`: who fell out while features or scores were made; another time it may not (lack of memory, a lost worker).
+    `teacher`: the first by rank where those over the limits take part, which may teach but never be chosen; None where
+    nobody asked.
     """
 
     data: Ref
@@ -52,36 +54,69 @@ class RankedModels:
     features: dict[str, Ref]
     ranking: Ranking
     failed: tuple[str, ...]
+    teacher: str | None = None
 
 
-def rank_models(run: Wiring) -> RankedModels:
-    """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run."""
+def rank_models(
+    run: Wiring, *, teaching: bool = False, allow: Callable[[CheckedData], None] = lambda data: None
+) -> RankedModels:
+    """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run.
+
+    teaching: some strategy learns from a teacher, so that candidates over the limits of cost are ranked too, apart.
+    allow: asked as soon as the data are checked; raises where the run would end later.
+    """
     config = run.config
     runners.check(config, run.store)
     kept, removed = _candidates(run)
     data, checked = _data(run)
+    allow(checked)
     measured = _latencies(run, kept, removed)
     slow = {candidate.name for candidate, _ in removed}
     usable = {candidate.name: candidate for candidate in kept if candidate.name not in slow}
-    pixels = decode(run, data, usable.values(), purpose="scoring")
-    skipped = [left_out(candidate, reason) for candidate, reason in removed]
-    features, scores, failed = _scored(run, data, usable, pixels)
+    may_teach = {c.name: c for c in teachers(removed, config.selection)} if teaching else {}
+    known = usable | may_teach
+    pixels = decode(run, data, known.values(), purpose="scoring")
+    skipped = [
+        left_out(one, f"teaches only: {reason}" if one.name in may_teach else reason)
+        for one, reason in removed
+    ]
+    features, scores, failed = _scored(run, data, known, pixels)
     for name, reason in failed.items():
-        skipped.append(left_out(usable[name], reason))
+        if name in usable:
+            skipped.append(left_out(usable[name], reason))
         run.warnings.append(f"{name} took no part: {reason}")
-    ranked = run(
+    best = _ranked(run, features, scores, [], "teachers").best if may_teach else None
+    ranking = _ranked(run, features, {n: ref for n, ref in scores.items() if n in usable}, skipped)
+    ranking = with_latencies(ranking, measured)
+    if teaching and best is None:
+        best = ranking.best
+    return RankedModels(data, checked, known, features, ranking, tuple(failed), best)
+
+
+def _ranked(
+    run: Wiring,
+    features: Mapping[str, Ref],
+    scores: Mapping[str, Ref],
+    skipped: Sequence[Ranked],
+    subject: str = "",
+) -> Ranking:
+    """The candidates that have scores in their order, and then those that were left out."""
+    config = run.config
+    ref = run(
         "rank",
+        subject,
         inputs={"scores": tuple(scores.values())},
         options={
             "scorers": [choice.name for choice in config.selection.scorers],
-            "images": max((run.store.read(ref, FeatureFiles).images for ref in features.values()), default=0),
+            "images": max(
+                (run.store.read(features[name], FeatureFiles).images for name in scores), default=0
+            ),
             "left_out": [entry.model_dump(mode="json") for entry in skipped],
             "shortlist": config.selection.shortlist,
             "prior_source": Path(config.selection.results).name if config.selection.results else "",
         },
     )
-    ranking = with_latencies(run.store.read(ranked, Ranking), measured)
-    return RankedModels(data, checked, usable, features, ranking, tuple(failed))
+    return run.store.read(ref, Ranking)
 
 
 def _candidates(run: Wiring) -> tuple[list[Candidate], list[tuple[Candidate, str]]]:

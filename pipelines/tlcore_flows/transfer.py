@@ -7,22 +7,20 @@ rank (see there) -> short trainings of the shortlist (see trial) -> train with e
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from prefect import flow
 
 from tlcore.config import RunConfig, StrategyChoice
-from tlcore.errors import GateError, PluginError
 from tlcore.selection.halving import ACHIEVED
 from tlcore.stages.choice import best_trained
 from tlcore.stages.runs import OpenRun, open_run
 from tlcore.stages.values import Evaluation, Trained
 from tlcore.store import Store
 from tlcore.values import (
-    Candidate,
     Chosen,
     Exported,
     Halving,
@@ -35,39 +33,17 @@ from tlcore.values import (
 )
 from tlcore_flows import observe
 from tlcore_flows.adapt import Places, adapt_model
-from tlcore_flows.opened import open_store
+from tlcore_flows.auto import resolved
+from tlcore_flows.label_task import probe_of, refuse_unsound
+from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.rank import RankedModels, decode, rank_models
+from tlcore_flows.training import Base, Model, needs_teacher, placed, train_all, try_train
 from tlcore_flows.trial import Train, hold_trial
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
 __all__ = ["transfer"]
 
 _PACKAGES = ("tlcore", "torch", "timm", "onnx", "onnxruntime", "prefect", "scikit-learn", "numpy")
-
-
-@dataclass(frozen=True)
-class _Base(RankedModels):
-    """The ranked models, and the exact pixels of those that go on, by candidate name."""
-
-    pixels: dict[str, Ref]
-
-
-@dataclass(frozen=True)
-class _Model:
-    """A trained network, the ref of its stage, the strategy that made it, and whether it may be chosen."""
-
-    ref: Ref
-    trained: Trained
-    choice: StrategyChoice
-    competes: bool
-
-    @property
-    def strategy(self) -> str:
-        return self.choice.name
-
-    @property
-    def candidate(self) -> Candidate:
-        return self.trained.checkpoint.candidate
 
 
 # A flow that fails has its exception stored by Prefect, whatever persist_result says: as JSON, not pickled.
@@ -88,27 +64,28 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     root = open_store(Store.open(store).root)
     with open_run(root, config) as opened, observe.run(opened.run_id, config.name, root.root):
         run = Wiring(config, root, provenance={"run_id": opened.run_id})
-        return _finish(run, opened, _decoded(run, rank_models(run))).model_dump(mode="json")
+        teaching = any(needs_teacher(run, choice) for choice in config.finetune.strategies)
+        allow = partial(refuse_unsound, config, open_registry(root.root))
+        ranked = rank_models(run, teaching=teaching, allow=allow)
+        return _finish(run, opened, _decoded(run, ranked)).model_dump(mode="json")
 
 
-def _decoded(run: Wiring, ranked: RankedModels) -> _Base:
+def _decoded(run: Wiring, ranked: RankedModels) -> Base:
     """Decode all images by the rules of the candidates that are trained, once for all of them."""
     names = dict.fromkeys(_finalists(ranked.ranking))
     if run.config.selection.verify:
-        names |= dict.fromkeys(_placed(ranked.ranking))
+        names |= dict.fromkeys(placed(ranked))
+    if ranked.teacher is not None:
+        names |= {ranked.teacher: None}
     pixels = decode(run, ranked.data, [ranked.candidates[name] for name in names], purpose="exact")
-    return _Base(**{field.name: getattr(ranked, field.name) for field in fields(ranked)}, pixels=pixels)
+    return Base(**{field.name: getattr(ranked, field.name) for field in fields(ranked)}, pixels=pixels)
 
 
 def _finalists(ranking: Ranking) -> tuple[str, ...]:
     return ranking.shortlist or (ranking.best,)
 
 
-def _placed(ranking: Ranking) -> list[str]:
-    return [entry.candidate for entry in ranking.entries if entry.rank is not None]
-
-
-def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
+def _finish(run: Wiring, opened: OpenRun, base: Base) -> RunRecord:
     """The second half of the chain, from the ranking to the run's record."""
     config = run.config
     finalists = _finalists(base.ranking)
@@ -116,13 +93,13 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
     if config.selection.trial == "halving" and len(finalists) > 1:
         trial = hold_trial(run, base, finalists, _short_training(run, base))
         finalists = (trial.winner,)
-    models = _train_all(run, base, finalists)
+    models = train_all(run, base, finalists)
     model = best_trained([(m, m.trained) for m in models if m.competes])[0]
     name = model.candidate.name
     baselines = {}
-    probe, scratch = StrategyChoice(name="linear-probe"), config.evaluation.scratch
+    probe, scratch = StrategyChoice(name=probe_of(base.checked.task)), config.evaluation.scratch
     for label, choice in (("linear-probe", probe), ("scratch", scratch)):
-        trained = _try_train(run, base, name, choice, pretrained=label != "scratch")
+        trained = try_train(run, base, name, choice, pretrained=label != "scratch")
         if trained is not None:
             baselines[f"baseline:{label}"] = trained.ref
     adaptation, kept = None, None
@@ -134,7 +111,7 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
         baselines["baseline:source-only"] = model.ref
     evaluation = _evaluate(run, base, name, final, baselines)
     tested = [
-        _evaluate(run, base, f"{m.candidate.name}-{m.strategy}", m.ref, {}).metrics.accuracy for m in models
+        _evaluate(run, base, f"{m.candidate.name}-{m.strategy}", m.ref, {}).metrics.score for m in models
     ]
     exporter = {
         "source": source_of(model.candidate),
@@ -163,7 +140,7 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
         name=config.name,
         created=opened.state.created,
         data=base.checked.report,
-        ranking=_with_achieved(run, base.ranking, models, tested, trial),
+        ranking=_with_achieved(run, base, models, tested, trial),
         chosen=Chosen(candidate=name, strategy=strategy),
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
@@ -182,6 +159,8 @@ def _finish(run: Wiring, opened: OpenRun, base: _Base) -> RunRecord:
             **{package: version(package) for package in _PACKAGES},
         },
         warnings=(*run.warnings, *evaluation.warnings),
+        decisions=tuple(run.decisions),
+        searches=tuple(m.trained.search for m in models if m.trained.search is not None),
         thumbnails=_pictured(evaluation),
         calibration=evaluation.calibration,
         uncalibrated=evaluation.uncalibrated,
@@ -199,77 +178,15 @@ def _pictured(evaluation: Evaluation) -> dict[str, str]:
     return uris | {suspect.sample_id: suspect.uri for suspect in (found.suspects if found else ())}
 
 
-def _short_training(run: Wiring, base: _Base) -> Train:
+def _short_training(run: Wiring, base: Base) -> Train:
     def train(name: str, choice: StrategyChoice, subject: str) -> Trained | None:
-        model = _try_train(run, base, name, choice, subject=subject)
+        model = try_train(run, base, name, choice, short=True, subject=subject)
         return model.trained if model is not None else None
 
     return train
 
 
-def _train_all(run: Wiring, base: _Base, finalists: Sequence[str]) -> list[_Model]:
-    """Every strategy on the finalists; with `verify` also one strategy on every candidate, which does not compete.
-
-    A training that fails is reported; the run goes on while one that competes is left.
-    """
-    selection, strategies = run.config.selection, run.config.finetune.strategies
-    placed = _placed(base.ranking)
-    wanted = [(name, choice, True) for name in finalists for choice in strategies]
-    if selection.verify:
-        competing = {(name, choice.model_dump_json()) for name, choice, _ in wanted}
-        verified = selection.verify_with
-        wanted += [(n, verified, False) for n in placed if (n, verified.model_dump_json()) not in competing]
-    tried = [_try_train(run, base, name, choice, competes=competes) for name, choice, competes in wanted]
-    models = [model for model in tried if model is not None]
-    if not any(model.competes for model in models):
-        raise PluginError("no strategy could train a shortlisted model: " + "; ".join(run.warnings))
-    return models
-
-
-def _try_train(
-    run: Wiring,
-    base: _Base,
-    name: str,
-    choice: StrategyChoice,
-    *,
-    pretrained: bool = True,
-    competes: bool = True,
-    subject: str = "",
-) -> _Model | None:
-    """One training, or None and a warning where it fails by itself; a mistake of the caller's still ends the run."""
-    subject = subject or (f"{name}-{choice.name}" if pretrained else f"{name}-from-scratch")
-    try:
-        return _train(run, base, name, choice, pretrained=pretrained, competes=competes, subject=subject)
-    except (PluginError, GateError) as error:
-        run.warnings.append(f"{choice.name} on {name} failed: {error.what}")
-        return None
-
-
-def _train(
-    run: Wiring,
-    base: _Base,
-    name: str,
-    choice: StrategyChoice,
-    *,
-    pretrained: bool,
-    competes: bool,
-    subject: str,
-) -> _Model:
-    candidate = base.candidates[name]
-    inputs: dict[str, Ref | tuple[Ref, ...]] = {"data": base.data, "pixels": base.pixels[name]}
-    if pretrained:
-        inputs["features"] = base.features[name]
-    ref = run(
-        "train",
-        subject,
-        inputs=inputs,
-        options={"candidate": candidate.recipe(), "pretrained": pretrained},
-        strategies={"source": source_of(candidate), "tuner": as_choice("tuner", choice)},
-    )
-    return _Model(ref, run.store.read(ref, Trained), choice, competes)
-
-
-def _evaluate(run: Wiring, base: _Base, what: str, model: Ref, baselines: dict[str, Ref]) -> Evaluation:
+def _evaluate(run: Wiring, base: Base, what: str, model: Ref, baselines: dict[str, Ref]) -> Evaluation:
     ref = run(
         "evaluate",
         what,
@@ -283,17 +200,17 @@ def _evaluate(run: Wiring, base: _Base, what: str, model: Ref, baselines: dict[s
 
 
 def _with_achieved(
-    run: Wiring, ranking: Ranking, models: list[_Model], tested: list[float], trial: Halving | None
+    run: Wiring, base: Base, models: list[Model], tested: list[float], trial: Halving | None
 ) -> Ranking:
     """Beside the scores what was achieved: with `verify` the test accuracy by `verify_with`, by which nothing is
     chosen; else the validation accuracy of each candidate's last rung in the trial."""
-    selection = run.config.selection
+    selection, ranking = run.config.selection, base.ranking
     if selection.verify:
         measure = f"test accuracy after {selection.verify_with.name}"
         achieved = {
             model.candidate.name: accuracy
             for model, accuracy in zip(models, tested, strict=True)
-            if model.choice == selection.verify_with
+            if model.choice == resolved(run, base, model.candidate.name, selection.verify_with)
         }
     elif trial is not None and trial.rungs:
         measure = ACHIEVED
@@ -306,7 +223,7 @@ def _with_achieved(
     return ranking.model_copy(update={"entries": entries, "achieved_measure": measure})
 
 
-def _trained(model: _Model, accuracy: float) -> Trial:
+def _trained(model: Model, accuracy: float) -> Trial:
     return Trial(
         candidate=model.candidate.name,
         strategy=model.strategy,

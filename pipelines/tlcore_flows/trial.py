@@ -10,7 +10,9 @@ from tlcore.errors import UserError
 from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step, seconds_of_epochs
 from tlcore.stages.values import FeatureFiles, Trained
 from tlcore.values import Halving, Rung, Split
+from tlcore_flows.auto import resolved
 from tlcore_flows.opened import open_registry
+from tlcore_flows.training import TEACHER
 from tlcore_flows.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -29,10 +31,12 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     the budget are the seconds that the trainings took when they were computed, so that a second run decides as
     the first did. A training that fails becomes a warning and its candidate drops out.
     """
-    budget, strategy = run.config.selection.trial_seconds, trial_strategy(run)
+    budget, strategy = run.config.selection.trial_seconds, trial_strategy(run, base, shortlist[0])
     expected = _expected(run, base, shortlist)
     # What "validation accuracy" is measured on: without validation images, the training images.
-    images = _images(base, "val") or _images(base, "train")
+    images: int | None = _images(base, "val") or _images(base, "train")
+    if base.checked.task != "classification":
+        images = None  # the standard error of a share is none of theirs
     done: tuple[Rung, ...] = ()
     while isinstance(step := next_step(shortlist, done, budget=budget, expected=expected), Attempt):
         choice = strategy.model_copy(update={"options": {**strategy.options, "epochs": step.epochs}})
@@ -46,13 +50,17 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     return conclude(shortlist, done, step, strategy=strategy.name, budget=budget)
 
 
-def trial_strategy(run: Wiring) -> StrategyChoice:
+def trial_strategy(run: Wiring, base: RankedModels, first: str) -> StrategyChoice:
     """What the trial trains with: the first strategy of finetune.try that can be told to take one epoch, else lp-ft.
 
-    So the short fine-tunes are made in the way in which the winner will be trained, with the same options.
+    So the short fine-tunes are made in the way in which the winner will be trained, with the same options. A strategy
+    that chooses another one is asked about candidate `first`; none that needs a teacher is taken.
     """
     registry = open_registry(run.store.root)
-    for choice in run.config.finetune.strategies:
+    for asked in run.config.finetune.strategies:
+        choice = resolved(run, base, first, asked)
+        if TEACHER in registry.load("tuner", choice.name).card.traits:
+            continue
         try:
             registry.build("tuner", choice.name, {**choice.options, "epochs": FIRST_EPOCHS})
         except UserError:
@@ -72,7 +80,7 @@ def _images(base: RankedModels, split: Split) -> int:
     return base.checked.report.source_images(split)
 
 
-def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int) -> Rung:
+def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int | None) -> Rung:
     made = Rung(candidate=step.candidate, rung=step.rung, epochs=step.epochs, images=images)
     if trained is None:
         return made.model_copy(update={"failed": run.warnings[-1]})

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from tlcore.errors import UnknownName, UserError
 from tlcore.protocols import Card, Strategy
-from tlcore.training.space import Choices, Range, check_names, search_space
+from tlcore.registry import Registry
+from tlcore.training.space import NEAR, Choices, Range, check_names, search_space
 
 
 class Probe(Strategy):
@@ -50,14 +51,15 @@ def test_options_that_the_strategy_names_come_before_its_bounded_ones_and_given_
 
 def test_two_decades_above_zero_are_searched_on_a_logarithmic_scale() -> None:
     space = {one.name: one for one in search_space(Probe())}
-    assert space["lr"] == Range("lr", 1e-6, 0.1) and space["lr"].log
+    assert space["lr"] == Range("lr", 1e-4 / 30, 1e-4 * 30) and space["lr"].log
     assert space["width"] == Range("width", 8, 1024, whole=True) and space["width"].log
-    for name in ("decay", "share", "few"):
+    assert space["decay"] == Range("decay", 0.01 / 30, 0.3) and space["decay"].log
+    for name in ("share", "few"):
         assert isinstance(one := space[name], Range) and not one.log
     assert space["mean"] == Choices("mean", (False, True)) and space["kind"] == Choices(
         "kind", ("a", "b", "c")
     )
-    assert str(space["lr"]) == "1e-06 to 0.1, log" and str(space["kind"]) == "a, b, c"
+    assert str(space["lr"]) == "3.33e-06 to 0.003, log" and str(space["kind"]) == "a, b, c"
 
 
 @pytest.mark.parametrize("end", ["low", "high"])
@@ -65,6 +67,17 @@ def test_ends_of_a_searched_range_are_values_that_the_option_takes(end: str) -> 
     for one in search_space(Probe()):
         if isinstance(one, Range):
             Probe.model_validate({one.name: int(getattr(one, end)) if one.whole else getattr(one, end)})
+
+
+@given(st.floats(1e-6, 0.1))
+def test_a_number_is_searched_near_its_configured_value_and_inside_its_own_bounds(value: float) -> None:
+    (one,) = search_space(Probe(lr=value), ("lr",))
+    assert isinstance(one, Range) and value in one
+    assert one.low == max(1e-6, value / NEAR) and one.high == min(0.1, value * NEAR)
+
+
+def test_a_value_of_zero_says_nothing_of_a_scale_and_is_searched_between_the_own_bounds() -> None:
+    assert search_space(Probe(decay=0.0), ("decay",)) == (Range("decay", 0.0, 1.0),)
 
 
 @given(st.floats(1e-6, 0.1), st.floats(1e-6, 0.1))
@@ -116,3 +129,15 @@ def test_names_must_belong_to_one_of_the_strategies() -> None:
         check_names([Probe()], ("widht",), {})
     with pytest.raises(UnknownName, match="--search decay"):
         check_names([Probe()], ("lr",), {"decay": (0.1, 0.2)})
+
+
+def test_what_every_installed_tuner_searches_lies_inside_its_own_options() -> None:
+    registry = Registry.discover()
+    for name in registry.names("tuner"):
+        tuner = registry.build("tuner", name)
+        for one in search_space(tuner):
+            ends = (one.low, one.high) if isinstance(one, Range) else one.values
+            assert getattr(tuner, one.name) in one, f"{name}: the default of {one.name} lies outside"
+            for end in ends:
+                whole = isinstance(one, Range) and one.whole
+                registry.build("tuner", name, {one.name: int(end) if whole else end})

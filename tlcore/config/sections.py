@@ -184,7 +184,10 @@ class SearchConfig(Section):
         (), title="Searched options", description="none given: those that the strategy itself names"
     )
     bounds: Annotated[dict[str, tuple[_Bound, _Bound]], AfterValidator(_ordered)] = Field(
-        {}, title="Search bounds", description="narrower than the option's own, as in lr=[1e-5, 1e-2]"
+        {},
+        title="Search bounds",
+        description="inside the option's own, as in lr=[1e-5, 1e-2]; none given: within a factor of 30 of the option's "
+        "value",
     )
 
 

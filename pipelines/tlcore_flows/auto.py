@@ -1,0 +1,69 @@
+"""Strategies that choose another one by the data: asked before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from tlcore.config import StrategyChoice
+from tlcore.protocols import TrainTask
+from tlcore.registry import Registry
+from tlcore.stages.values import FeatureFiles
+from tlcore.values import TARGET
+from tlcore_flows.opened import open_registry
+from tlcore_flows.rank import RankedModels
+from tlcore_flows.wiring import Wiring
+
+__all__ = ["chooser", "resolved", "train_task"]
+
+
+def chooser(
+    registry: Registry, choice: StrategyChoice
+) -> Callable[[TrainTask], tuple[str, dict[str, Any]]] | None:
+    """The method by which this tuner chooses another one; None where it trains by itself."""
+    if not hasattr(registry.load("tuner", choice.name), "choose"):
+        return None
+    tuner = registry.build("tuner", choice.name, choice.options, where="finetune.try")
+    return cast(Callable[[TrainTask], tuple[str, dict[str, Any]]], tuner.choose)  # type: ignore[attr-defined]
+
+
+def resolved(run: Wiring, base: RankedModels, name: str, choice: StrategyChoice) -> StrategyChoice:
+    """The strategy that trains candidate `name`: this one, or the one that it chooses, with the reason among the
+    run's decisions."""
+    choose = chooser(open_registry(run.store.root), choice)
+    if choose is None:
+        return choice
+    task = train_task(run, base, name)
+    strategy, options = choose(task)
+    picked = StrategyChoice(name=strategy, options=options)
+    text = f"{choice.name} → {strategy} on {name} ({_facts(task)})"
+    if text not in run.decisions:
+        run.decisions.append(text)
+    return picked
+
+
+def train_task(run: Wiring, base: RankedModels, name: str) -> TrainTask:
+    """What is known of a training before it begins."""
+    report, candidate = base.checked.report, base.candidates[name]
+    places = [
+        place for place in report.counts if place.endswith("/train") and not place.startswith(f"{TARGET}/")
+    ]
+    counts = tuple(sum(report.counts[place].get(one, 0) for place in places) for one in report.classes)
+    return TrainTask(
+        classes=report.classes,
+        feature_dim=run.store.read(base.features[name], FeatureFiles).dim,
+        source_train=report.source_images("train"),
+        seed=run.config.seed,
+        gmacs=candidate.gmacs,
+        task=base.checked.task,
+        counts=() if base.checked.task == "regression" else counts,
+        budget=run.config.finetune.budget,
+    )
+
+
+def _facts(task: TrainTask) -> str:
+    if task.task == "classification":
+        facts = f"{task.images_per_class:.3g} training images a class"
+    else:
+        facts = f"{task.source_train:,} training images"
+    return facts + (f", a budget of {task.budget:g} s" if task.budget is not None else "")

@@ -1,0 +1,110 @@
+"""Searches, strategies that choose another, and teachers, as Prefect runs them on tiny images and networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonschema import validate
+
+from tests.stages.conftest import write_images, write_zoo
+from tlcore.config import parse_config
+from tlcore.report.document import RUN_SCHEMA, run_document
+from tlcore.values import RunRecord
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+
+SHORT = {"epochs": 1, "batch_size": 8}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Images, and two networks of which the efficientnet is the larger one."""
+    write_images(tmp_path / "photos", 10, seed=0)
+    write_zoo(tmp_path / "zoo", ("test_resnet", "test_efficientnet"))
+    return tmp_path
+
+
+def run(place: Path, store: Path, **sections: Any) -> RunRecord:
+    from tlcore_flows.transfer import transfer
+
+    config = parse_config(
+        {
+            "name": "training", "data": {"source": str(place / "photos")}, "models": [f"local:{place / 'zoo'}"], "threads": 1,
+            "evaluation": {"replicates": 100, "scratch": {"name": "full", "epochs": 1}},
+            **sections,
+            "selection": {
+                "scorers": ["logme"], "replicates": 0, "trial": "none", "shortlist": 1, **sections.get("selection", {}),
+            },
+        }
+    )  # fmt: skip
+    return RunRecord.model_validate(transfer(config, store=str(store)))
+
+
+def sizes(place: Path) -> dict[str, int]:
+    import timm
+
+    names = json.loads((place / "zoo" / "index.json").read_text())
+    return {
+        name: sum(value.numel() for value in timm.create_model(name, num_classes=0).parameters())
+        for name in names
+    }
+
+
+def test_a_search_is_a_stage_of_the_run_and_the_card_tells_of_it(place: Path, store: Path) -> None:
+    finetune = {
+        "try": ["linear-probe", {"name": "lp-ft", **SHORT}], "soup": True, "validation": "held-out",
+        "search": {"trials": 2, "fields": ["lr"], "bounds": {"lr": [1e-5, 1e-3]}},
+    }  # fmt: skip
+    record = run(place, store, finetune=finetune)
+    (search,) = record.searches  # linear-probe has no option of this name
+    assert search.strategy == "lp-ft" and list(search.space) == ["lr"] and len(search.trials) == 2
+    assert search.soup is not None and {"search", "train"} <= set(record.seconds)
+    assert [trial.strategy for trial in record.trials] == ["linear-probe", "lp-ft"]
+    validate(run_document(record), RUN_SCHEMA)
+    assert 'id="search"' in Path(record.card).read_text(encoding="utf-8")
+    again = run(place, store, finetune=finetune)
+    assert again.searches == record.searches and "search" in again.cached
+
+
+def test_auto_is_resolved_before_training_and_what_it_chose_is_told(place: Path, store: Path) -> None:
+    record = run(place, store, finetune={"try": ["auto", "linear-probe"]})
+    (decision,) = record.decisions
+    chosen = record.trials[0].strategy
+    assert chosen != "auto" and decision.startswith(f"auto → {chosen} on ") and "images a class" in decision
+    assert len(record.trials) == (1 if chosen == "linear-probe" else 2)
+    assert decision in Path(record.card).read_text(encoding="utf-8")
+
+
+def test_a_candidate_over_the_limits_teaches_the_one_within_them(place: Path, store: Path) -> None:
+    known = sizes(place)
+    small, large = sorted(known, key=known.__getitem__)
+    limit = (known[small] + known[large]) / 2e6
+    record = run(
+        place, store, selection={"max_params": limit},
+        finetune={"try": ["linear-probe", {"name": "distill", **SHORT}]},
+    )  # fmt: skip
+    (left_out,) = [entry for entry in record.ranking.entries if entry.rank is None]
+    assert left_out.candidate == large and str(left_out.skipped).startswith("teaches only: ")
+    assert record.chosen.candidate == small
+    trained = {(trial.candidate, trial.strategy) for trial in record.trials}
+    assert trained == {(small, "linear-probe"), (large, "linear-probe"), (small, "distill")}
+    assert any(text.startswith(f"distill: {large} (linear-probe") for text in record.decisions)
+
+
+def test_without_a_second_candidate_nobody_teaches_and_the_run_says_so(place: Path, store: Path) -> None:
+    torch.manual_seed(0)
+    only = place / "one"
+    write_zoo(only, ("test_resnet",))
+    record = run(
+        place,
+        store,
+        models=[f"local:{only}"],
+        finetune={"try": ["linear-probe", {"name": "distill", **SHORT}]},
+    )
+    (warning,) = [text for text in record.warnings if "distill" in text]
+    assert "no other candidate was trained that could teach test_resnet" in warning and "--models" in warning
+    assert [trial.strategy for trial in record.trials] == ["linear-probe"]
