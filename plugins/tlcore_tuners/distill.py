@@ -65,8 +65,8 @@ class DistillObjective(Supervised):
         teacher = self.known.get_buffer("logits")
         fit = self.supervised(logits, batch)
         distilled = distillation_loss(logits, teacher[view.index], self.temperature)
-        if view.share is not None:
-            mixed_in = distillation_loss(logits, teacher[view.index.flip(0)], self.temperature)
+        if view.share is not None and view.others_index is not None:
+            mixed_in = distillation_loss(logits, teacher[view.others_index], self.temperature)
             distilled = view.share * distilled + (1 - view.share) * mixed_in
         return {
             "total": (1 - self.weight) * fit + self.weight * distilled,

@@ -97,7 +97,8 @@ def test_teachers_are_found_by_index() -> None:
 
 def test_mixed_images_have_mixed_teachers() -> None:
     network, batch, objective, _, teacher = objective_on(1.0)
-    view = replace(batch.source, share=0.7, others=batch.source.labels.flip(0))
+    source = batch.source
+    view = replace(source, share=0.7, others=source.labels.flip(0), others_index=source.index.flip(0))
     logits = network(view.inputs).detach().numpy()
     expected = 0.7 * independent(logits, teacher, 3.0) + 0.3 * independent(logits, teacher[::-1], 3.0)
     got = objective.loss(network, replace(batch, source=view))["total"].item()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tlcore.data.strata import strata
-from tlcore.evaluation.calibration import fit_temperature
+from tlcore.evaluation.calibration import fit_temperature, logits_of
 from tlcore.evaluation.metrics import wilson
 from tlcore.protocols import Tuner
 from tlcore.stages.base import StageContext
@@ -340,8 +340,7 @@ def _calibration(
 ) -> Calibration | None:
     if task != "classification" or not len(targets):
         return None
-    logits = np.log(np.maximum(outputs.astype(np.float64), 1e-30))
-    return fit_temperature(logits, targets.astype(np.int64), seed=seed)
+    return fit_temperature(logits_of(outputs), targets.astype(np.int64), seed=seed)
 
 
 def _out_of_fold(

@@ -204,7 +204,7 @@ class View:
     labels: int64 [n] (float32 [n] of numbers, [n, K] of tags); None on the target, always.
     index: int64 [n], positions in the stream. domains: int64 [n], 0 … G-1, on a source of several domains; else None.
     share: of each image in its own place, where the batch was mixed with itself in reverse order (mixup, cutmix), and
-    `others` the labels of what was mixed in; else None.
+    `others`, `others_index` the labels and positions of what was mixed in; else None.
     """
 
     inputs: Tensor
@@ -214,6 +214,7 @@ class View:
     domains: Tensor | None = None
     share: float | None = None
     others: Tensor | None = None
+    others_index: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,8 @@ class Setup:
     stream, in stream order, without augmentation, by the network as it is now.
     source_head: the linear layer that pretraining put on the backbone's features, for strategies with the trait
     "source-head". teacher: logits float32 [n, K] of the source's training images by a better network, in stream
-    order, for strategies with the trait "teacher".
+    order, for strategies with the trait "teacher". labels: of the source's training images, in stream order, as in
+    `HeadProblem`.
     """
 
     network: Network
@@ -243,6 +245,7 @@ class Setup:
     epoch: int = 0
     source_head: nn.Linear | None = None
     teacher: NDArray[np.float32] | None = None
+    labels: NDArray[Any] | None = None
 
 
 class Objective:

@@ -123,10 +123,11 @@ def view(
         if phase.strong_view
         else None
     )
-    own = index[part]
+    own, other = index[part], np.ascontiguousarray(index[::-1][part])
     return View(
         weak.to(device), picked(stream.labels, own, device), torch.from_numpy(own).to(device), hard,
-        picked(stream.domains, own, device), share, picked(stream.labels, index[::-1][part], device) if mixes else None,
+        picked(stream.domains, own, device), share, picked(stream.labels, other, device) if mixes else None,
+        torch.from_numpy(other).to(device) if mixes else None,
     )  # fmt: skip
 
 
