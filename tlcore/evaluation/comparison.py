@@ -34,8 +34,6 @@ SCRATCH = "scratch"
 MEAN_ABSOLUTE_ERROR = "mean absolute error"
 """`Comparison.measure` of numbers: in the unit of the labels, and no share."""
 
-_PROBES = {LINEAR_PROBE, "ridge"}  # of classes, and of numbers and tags
-
 _FEW = 10  # images that only one of the two gets right, below which resampling is too sure of itself
 _Z = 1.959963984540054
 _BLOCK = 2_000_000  # drawn images held at once
@@ -151,7 +149,8 @@ def transfer_sentence(comparisons: Iterable[Comparison], strategy: str = "") -> 
     """
     by_name = {entry.baseline: entry for entry in comparisons}
     scratch, probe = by_name.get(SCRATCH), by_name.get(LINEAR_PROBE)
-    if strategy.partition("+")[0] in _PROBES:
+    name = strategy.partition("+")[0]
+    if name == LINEAR_PROBE or (name == "ridge" and probe is not None and probe.measure != "accuracy"):
         probe = None
     if scratch is None:
         return None if probe is None else f"Against its frozen probe: {sentence(probe)}."
