@@ -32,9 +32,13 @@ FOLDS = FinetuneConfig.model_fields["folds"].default
 
 @dataclass(frozen=True)
 class Base(RankedModels):
-    """The ranked models, and the exact pixels of those that go on, by candidate name."""
+    """The ranked models, and the exact pixels of those that go on, by candidate name.
+
+    embedded: the untouched backbone's features of all rows, as soon as a training has asked for them.
+    """
 
     pixels: dict[str, Ref] = field(default_factory=dict)
+    embedded: dict[str, Ref] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,11 @@ def _taught(
 
 
 def needs_teacher(run: Wiring, choice: StrategyChoice) -> bool:
-    return TEACHER in open_registry(run.store.root).load("tuner", choice.name).card.traits
+    return TEACHER in _traits(run, choice)
+
+
+def _traits(run: Wiring, choice: StrategyChoice) -> frozenset[str]:
+    return open_registry(run.store.root).load("tuner", choice.name).card.traits
 
 
 def try_train(
@@ -186,8 +194,16 @@ def train(
     strategies: dict[str, Choice] = {"source": source_of(candidate), "tuner": as_choice("tuner", choice)}
     options: dict[str, Json] = {"candidate": candidate.recipe(), "pretrained": pretrained}
     options |= training_options(run, short=short)
-    if pretrained:
-        inputs["features"] = base.features[name]
+    if pretrained and "random-start" not in _traits(run, choice):
+        if name not in base.embedded:
+            base.embedded[name] = run(
+                "embed",
+                name,
+                inputs=dict(inputs),
+                options={"candidate": candidate.recipe()},
+                strategies={"source": source_of(candidate)},
+            )
+        inputs["embedded"] = base.embedded[name]
     if teacher is not None:
         inputs |= {"teacher": teacher.ref, "teacher-pixels": base.pixels[teacher.candidate.name]}
         strategies["teacher-source"] = source_of(teacher.candidate)
