@@ -119,6 +119,25 @@ def test_an_adapter_works_in_every_mode_and_its_network_can_be_built_again(
     assert (domains.chain.store.folder(exported) / "model.onnx").is_file()
 
 
+@pytest.mark.parametrize("tuner", ["knn", "prototype"])
+@pytest.mark.parametrize(("adapter", "train"), [("coral", "all"), ("coral", "head"), ("adabn", None)])
+def test_an_adapter_starts_from_heads_of_every_kind(
+    domains: Domains, tuner: str, adapter: str, train: str | None
+) -> None:
+    domains.model = domains.chain.train(domains.data, domains.pixels, domains.candidate, tuner)
+    options = {"train": train, "steps": 4, "checkpoints": 2} if train else {"batch_size": 16}
+    found = domains.adapt(adapter, options)
+    kinds = {"knn": "neighbours", "prototype": "unit"}
+    moved = train == "head" or (train == "all" and tuner == "knn")
+    assert found.checkpoint.head.kind == ("linear" if moved else kinds[tuner])
+    inputs = {"data": domains.data, "model": domains.chain.done[f"adapt-{adapter}"].ref}
+    exported = domains.chain(
+        "export", "x", inputs=inputs,
+        strategies={"source": source(domains.candidate), "exporter": ("exporter", "onnx", {})},
+    )  # fmt: skip
+    assert (domains.chain.store.folder(exported) / "model.onnx").is_file()
+
+
 def test_on_cached_features_the_backbone_stays_as_it_was(domains: Domains) -> None:
     from safetensors.torch import load_file
 

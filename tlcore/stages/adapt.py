@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -24,10 +25,11 @@ from tlcore.stages.values import AdaptedModel, CheckedData, SourceOnlyModel, Tra
 from tlcore.training.job import Measured, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.network import Network
-from tlcore.training.plan import Stream
+from tlcore.training.network_tuner import probe
+from tlcore.training.plan import Phase, Stream, TrainPlan
 from tlcore.training.predict import predict, predict_features
 from tlcore.training.streams import StreamData
-from tlcore.values import TARGET, Adapted, Dataset, Preprocess
+from tlcore.values import TARGET, Adapted, Dataset, Head, Preprocess
 
 __all__ = ["adapt", "look_at_source_only"]
 
@@ -54,7 +56,7 @@ def adapt(context: StageContext) -> AdaptedModel:
         dataset.classes, network.backbone_dim, len(rows), len(target_rows), context.job.seed, context.option("gmacs"),
         context.option("label_sets"),
     )  # fmt: skip
-    plan = adapter.plan(task)
+    plan = _with_a_head_that_moves(adapter.plan(task), base.head, task)
     watch = _Watch(context, full, pixels, base.preprocess)
     before = watch.look(network, features, whole=True)
     asked = "target-only" not in adapter.card.traits
@@ -99,12 +101,27 @@ def adapt(context: StageContext) -> AdaptedModel:
     chosen_by = "validators " + " + ".join(watch.panel.names)
     checkpoint = checkpoint_of(
         base.candidate, dataset, adapter.card.name, result, chosen_by, plan.bottleneck or base.bottleneck
-    )
+    ).model_copy(update={"head": network.head_shape})
     keep(context, dataset, network, pixels, base.preprocess, known)
     return AdaptedModel(
         checkpoint=checkpoint, adapted=adapted, source_only=before.model_copy(update={"strategy": base.strategy}),
         target_images=len(target_rows),
     )  # fmt: skip
+
+
+def _with_a_head_that_moves(plan: TrainPlan, head: Head, task: TrainTask) -> TrainPlan:
+    """Stored neighbours have nothing that gradients could move: where the plan would move the head, a probe on the source
+    takes their place first."""
+    moves = any(
+        group.parameters in {"head", "all"} or group.parameters.startswith("head.")
+        for phase in plan.phases
+        if isinstance(phase, Phase)
+        for move in phase.moves
+        for group in move.groups
+    )
+    if head.kind != "neighbours" or plan.bottleneck is not None or not moves:
+        return plan
+    return replace(plan, phases=(probe(task), *plan.phases))
 
 
 def look_at_source_only(context: StageContext) -> SourceOnlyModel:

@@ -118,5 +118,5 @@ def probe(task: TrainTask, *, penalties: int = 7, folds: int = 5) -> HeadFit:
     from tlcore.training.heads import logistic_head, ridge_head
 
     if task.task == "classification":
-        return HeadFit("probe", partial(logistic_head, penalties=penalties, folds=folds))
-    return HeadFit("probe", partial(ridge_head, penalties=penalties))
+        return HeadFit("probe", partial(logistic_head, penalties=penalties, folds=folds, common_scale=True))
+    return HeadFit("probe", partial(ridge_head, penalties=40))
