@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tlcore.errors import UnknownName, UserError
+from tlcore.errors import PluginError, UnknownName, UserError
 from tlcore_data.manifest import Manifest
 
 
@@ -140,3 +140,39 @@ def test_a_file_that_is_no_parquet_and_other_endings_are_explained(tmp_path: Pat
         Manifest(path=str(tmp_path / "a.xlsx")).load()
     with pytest.raises(UserError, match="no such file; did you mean"):
         Manifest(path=str(tmp_path / "a.xlsy")).load()
+
+
+def test_labels_may_be_numbers_in_a_column_of_another_name(tmp_path: Path) -> None:
+    files(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "list.csv").write_text("uri,age,label\n1.jpg,30.5,old\n2.jpg,,young\n3.jpg,7,young\n")
+    loaded = Manifest(path=str(tmp_path / "list.csv"), label="age").load()
+    assert (loaded.task, loaded.classes) == ("regression", ("age",))
+    assert loaded.table["label"].to_list() == [30.5, None, 7.0]
+    assert loaded.labelled().tolist() == [True, False, True]
+    assert loaded.targets()[0] == 30.5 and loaded.targets()[1] != loaded.targets()[1]
+    with pytest.raises(PluginError, match="no classes"):
+        loaded.labels()
+    with pytest.raises(UnknownName, match="aeg"):
+        Manifest(path=str(tmp_path / "list.csv"), label="aeg").load()
+
+
+def test_labels_may_be_tags_of_text_or_of_lists(tmp_path: Path) -> None:
+    files(tmp_path, "1.jpg", "2.jpg", "3.jpg")
+    (tmp_path / "list.csv").write_text("uri,label\n1.jpg,b|a\n2.jpg,\n3.jpg,|\n")
+    pl.DataFrame({"uri": ["1.jpg", "2.jpg", "3.jpg"], "label": [["b", "a"], None, []]}).write_parquet(
+        tmp_path / "list.parquet"
+    )
+    text = Manifest(path=str(tmp_path / "list.csv"), separator="|").load()
+    lists = Manifest(path=str(tmp_path / "list.parquet")).load()
+    assert text.task == lists.task == "multi-label" and text.classes == ("a", "b")
+    assert text.fingerprint == lists.fingerprint
+    assert text.targets()[[0, 2]].tolist() == [[1, 1], [0, 0]] and text.targets()[1] != pytest.approx(0)
+    assert text.labelled().tolist() == [True, False, True]
+
+
+def test_whole_numbers_are_classes_unless_somebody_says_numbers(tmp_path: Path) -> None:
+    files(tmp_path, "1.jpg", "2.jpg")
+    made = manifest(tmp_path, "uri,label\n1.jpg,7\n2.jpg,10\n")
+    assert (made.load().task, made.load().classes) == ("classification", ("10", "7"))
+    asked = made.model_copy(update={"task": "regression"}).load()
+    assert asked.targets().tolist() == [7, 10] and asked.fingerprint != made.load().fingerprint
