@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
-from tlcore.config import RunConfig
+from tlcore.config import FinetuneConfig, RunConfig, StrategyChoice
 from tlcore.errors import UserError
 from tlcore.protocols import Tuner
 from tlcore.registry import Registry
 from tlcore.stages.values import CheckedData
 from tlcore.values import Task
 
-__all__ = ["probe_of", "refuse_unsound"]
+__all__ = ["probe_of", "refuse_unsound", "suited"]
 
 _KIND: dict[Task, str] = {"classification": "classes", "regression": "numbers", "multi-label": "tags"}
 
@@ -19,6 +19,16 @@ _KIND: dict[Task, str] = {"classification": "classes", "regression": "numbers", 
 def probe_of(task: Task) -> str:
     """The strategy that fits a linear head to frozen features for such labels."""
     return "linear-probe" if task == "classification" else "ridge"
+
+
+def suited(config: RunConfig, task: Task) -> RunConfig:
+    """The configuration with the strategies that are tried by default fitted to the labels: a frozen probe of numbers
+    and tags is a ridge regression. What somebody named stays."""
+    default = FinetuneConfig().strategies
+    if task == "classification" or config.finetune.strategies != default:
+        return config
+    own = tuple(StrategyChoice(name=probe_of(task)) if one.name == "linear-probe" else one for one in default)
+    return config.model_copy(update={"finetune": config.finetune.model_copy(update={"strategies": own})})
 
 
 def refuse_unsound(config: RunConfig, registry: Registry, data: CheckedData) -> None:
@@ -29,6 +39,7 @@ def refuse_unsound(config: RunConfig, registry: Registry, data: CheckedData) -> 
     """
     if data.task == "classification":
         return
+    config = suited(config, data.task)
     kind = _KIND[data.task]
     if data.has_target and config.adapt.strategies:
         raise UserError(

@@ -7,7 +7,7 @@ rank (see there) -> short trainings of the shortlist (see trial) -> train with e
 from __future__ import annotations
 
 import platform
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -34,7 +34,7 @@ from tlcore.values import (
 from tlcore_flows import observe
 from tlcore_flows.adapt import Places, adapt_model
 from tlcore_flows.auto import resolved
-from tlcore_flows.label_task import probe_of, refuse_unsound
+from tlcore_flows.label_task import probe_of, refuse_unsound, suited
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.rank import RankedModels, decode, rank_models
 from tlcore_flows.training import Base, Model, needs_teacher, placed, train_all, try_train
@@ -67,6 +67,7 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
         teaching = any(needs_teacher(run, choice) for choice in config.finetune.strategies)
         allow = partial(refuse_unsound, config, open_registry(root.root))
         ranked = rank_models(run, teaching=teaching, allow=allow)
+        run = replace(run, config=suited(config, ranked.checked.task))
         return _finish(run, opened, _decoded(run, ranked)).model_dump(mode="json")
 
 

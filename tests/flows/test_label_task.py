@@ -9,7 +9,7 @@ from tlcore.errors import UserError
 from tlcore.registry import Registry
 from tlcore.stages.values import CheckedData
 from tlcore.values import DataReport
-from tlcore_flows.label_task import probe_of, refuse_unsound
+from tlcore_flows.label_task import probe_of, refuse_unsound, suited
 
 REGISTRY = Registry.discover()
 
@@ -56,6 +56,16 @@ def test_a_tuner_of_classes_is_refused_with_the_choices() -> None:
     with pytest.raises(UserError, match="linear-probe") as caught:
         refuse_unsound(config(evaluation={"scratch": "linear-probe"}), REGISTRY, data("regression"))
     assert caught.value.where == "evaluation.scratch"
+
+
+def test_the_default_strategies_are_fitted_to_the_labels_and_named_ones_kept() -> None:
+    default = config(finetune={})
+    refuse_unsound(default, REGISTRY, data("regression"))
+    names = [choice.name for choice in suited(default, "regression").finetune.strategies]
+    assert "linear-probe" not in names and "lp-ft" in names
+    assert suited(default, "classification") is default
+    named = config(finetune={"try": ["linear-probe"]})
+    assert suited(named, "regression") is named
 
 
 def test_the_frozen_baseline_fits_the_labels() -> None:
