@@ -5,8 +5,8 @@
 --rival: a folder that transformer-ranker was installed in; without it, LogME's speed is left out.
 --adaptation-rivals: likewise, for the side by side of adapters (`make bench` installs both).
 --plugin: a folder that tests/example_plugin was installed in, for the networks that timm has no name for.
-The reports on selection and adaptation read the tables in benchmarks/results, which take hours; their own commands stand
-in benchmarks/ground_truth.py, adaptation.py and office_caltech.py.
+The reports on selection, adaptation and tuning read the tables in benchmarks/results, which take hours; their own commands
+stand in benchmarks/ground_truth.py, adaptation.py, office_caltech.py and tuning.py.
 Without photographs (--shared, default $TLCORE_SHARED or ../shared) the runs on real data are left out.
 """
 
@@ -34,7 +34,7 @@ def main() -> None:
     steps = [
         ["selection"], extraction, [*extraction, "--engine", "folded"], [*extraction, "--parts"],
         ["extraction", "--parts", "--images", "1000", "--models", "mobilenetv3_small_100"], ["scale"], ["listing"],
-        ["rank_twice"], ["ten_candidates"], ["adaptation_tables", "--cells"],
+        ["rank_twice"], ["ten_candidates"], ["adaptation_tables", "--cells"], ["tuning_tables"],
     ]  # fmt: skip
     if given.rival:
         steps = [["logme_speed", "--rival", given.rival, "--threads", n] for n in ("1", "2")] + steps

@@ -32,13 +32,13 @@ def shared_data() -> Path:
     return folder
 
 
-def image_sets(data: Path, made: Path) -> dict[str, Path]:
+def image_sets(data: Path, made: Path, images_per_digit: Mapping[str, int] = DIGIT_IMAGES) -> dict[str, Path]:
     """Folder by name of every labelled image set under `data`; digits are written once as PNG files under `made`."""
     sets = {name: data / place for name, place in PHOTOGRAPHS.items()}
     for name in DIGITS:
         sets[name] = made / name
         if not (made / name / "done").is_file():
-            write_digits(data / name / f"{name}.npz", made / name)
+            write_digits(data / name / f"{name}.npz", made / name, images_per_digit)
     return sets
 
 
