@@ -210,7 +210,7 @@ class Delta(NetworkTuner):
     attention: bool = Field(
         True, description="weigh channels by what the loss would grow by without them; no: all alike"
     )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled, towards zero; beside the rest")
+    weight_decay: float = Field(0.0, ge=0, le=0.3, description="decoupled, towards zero; beside the rest")
     frozen_statistics: bool = Field(True, description="batch norm keeps the statistics of pretraining")
 
     def objective(self, task: TrainTask) -> DeltaObjective:

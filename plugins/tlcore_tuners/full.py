@@ -22,9 +22,9 @@ class Full(NetworkTuner):
     )
 
     epochs: int = Field(15, ge=1, le=1000, description="passes over the training images")
-    lr: float = Field(3e-4, ge=1e-6, le=0.1, description="peak learning rate of the backbone (AdamW)")
-    head_factor: float = Field(10.0, ge=0.1, le=1000, description="the head's rate over the backbone's")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
+    lr: float = Field(3e-4, ge=1e-6, le=0.01, description="peak learning rate of the backbone (AdamW)")
+    head_factor: float = Field(10.0, ge=0.1, le=100, description="the head's rate over the backbone's")
+    smoothing: float = Field(0.1, ge=0, le=0.3, description="label smoothing")
 
 
 @hookimpl

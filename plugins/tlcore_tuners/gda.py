@@ -21,6 +21,7 @@ class GaussianDiscriminantAnalysis(Tuner):
         reference="Wang et al. 2024, A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation; Friedman 1989",
         traits=frozenset({"target-labels"}),
     )
+    searched: ClassVar[tuple[str, ...]] = ()
 
     shrinkages: int = Field(
         13,

@@ -21,6 +21,7 @@ class KNearestNeighbours(Tuner):
         reference="Wu et al. 2018, Unsupervised Feature Learning via Instance Discrimination, section 3.4",
         traits=frozenset({"target-labels"}),
     )
+    searched: ClassVar[tuple[str, ...]] = ()
 
     neighbours: int | None = Field(
         None, ge=1, le=1000, description="k, images that vote; none: by leave-one-out, 1 to 50"

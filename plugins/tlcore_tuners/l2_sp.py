@@ -83,7 +83,9 @@ class L2Sp(NetworkTuner):
 
     alpha: float = Field(0.01, ge=0, le=100, description="weight of the distance to the pretrained backbone")
     beta: float = Field(0.01, ge=0, le=100, description="weight of the distance to the probed head")
-    weight_decay: float = Field(0.0, ge=0, le=1, description="decoupled, towards zero; beside alpha and beta")
+    weight_decay: float = Field(
+        0.0, ge=0, le=0.3, description="decoupled, towards zero; beside alpha and beta"
+    )
     frozen_statistics: bool = Field(True, description="batch norm keeps the statistics of pretraining")
 
     def objective(self, task: TrainTask) -> L2SpObjective:

@@ -21,6 +21,7 @@ class LinearProbe(Tuner):
         reference="Alain & Bengio 2016; Kornblith, Shlens & Le 2019, section 3 (L-BFGS on frozen features)",
         traits=frozenset({"target-labels"}),
     )
+    searched: ClassVar[tuple[str, ...]] = ("scale",)
 
     penalties: int = Field(7, ge=1, le=50, description="penalty strengths tried, log-spaced from 1e-4 to 1e2")
     folds: int = Field(

@@ -111,8 +111,8 @@ class Lora(NetworkTuner):
 
     searched: ClassVar[tuple[str, ...]] = ("lr", "head_factor", "rank", "dropout", "layer_decay")
 
-    lr: float = Field(1e-3, ge=1e-6, le=0.1, description="peak learning rate of the adapters (AdamW)")
-    head_factor: float = Field(0.1, ge=0.1, le=1000, description="the head's rate over the adapters'")
+    lr: float = Field(1e-3, ge=1e-6, le=0.01, description="peak learning rate of the adapters (AdamW)")
+    head_factor: float = Field(0.1, ge=0.1, le=100, description="the head's rate over the adapters'")
     rank: int = Field(8, ge=1, le=256, description="of the change of each layer")
     alpha: float = Field(16.0, gt=0, le=1024, description="the change counts alpha / rank")
     dropout: float = Field(0.1, ge=0, lt=1, description="of the adapters' inputs while training")

@@ -29,7 +29,7 @@ class LpFt(NetworkTuner):
     probed: ClassVar[bool] = True
 
     epochs: int = Field(5, ge=1, le=1000, description="passes over the training images in the second phase")
-    lr: float = Field(1e-4, ge=1e-6, le=0.1, description="peak learning rate of the second phase (AdamW)")
+    lr: float = Field(1e-4, ge=1e-6, le=0.01, description="peak learning rate of the second phase (AdamW)")
     frozen_statistics: bool = Field(True, description="batch norm keeps the statistics of pretraining")
     penalties: int = Field(
         7, ge=1, le=50, description="penalty strengths the probe tries, log-spaced from 1e-4 to 1e2"

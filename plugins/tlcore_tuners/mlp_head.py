@@ -45,15 +45,16 @@ class MlpHead(Tuner):
         reference="Chollet 2016, Building powerful image classification models using very little data (bottleneck features)",
         traits=frozenset({"target-labels"}),
     )
+    searched: ClassVar[tuple[str, ...]] = ("units", "dropout", "lr", "weight_decay")
 
-    units: int = Field(256, ge=1, le=16384, description="width of the hidden layer")
-    dropout: float = Field(0.5, ge=0, lt=1, description="share of the units that is dropped while training")
+    units: int = Field(256, ge=8, le=8192, description="width of the hidden layer")
+    dropout: float = Field(0.5, ge=0, le=0.9, description="share of the units that is dropped while training")
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training images at most")
     patience: int = Field(
         10, ge=1, le=1000, description="epochs in a row without a better one that end training"
     )
-    lr: float = Field(1e-3, ge=1e-6, le=1, description="learning rate (AdamW)")
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="decoupled; not on biases")
+    lr: float = Field(1e-3, ge=1e-6, le=0.1, description="learning rate (AdamW)")
+    weight_decay: float = Field(1e-4, ge=0, le=0.3, description="decoupled; not on biases")
     batch_size: int = Field(16, ge=2, le=4096, description="images")
 
     def plan(self, task: TrainTask) -> TrainPlan:

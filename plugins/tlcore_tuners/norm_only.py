@@ -26,8 +26,8 @@ class NormOnly(NetworkTuner):
         traits=frozenset({"target-labels", "regression", "multi-label"}),
     )
 
-    lr: float = Field(1e-3, ge=1e-6, le=0.1, description="peak learning rate of the norm layers (AdamW)")
-    head_factor: float = Field(0.1, ge=0.1, le=1000, description="the head's rate over the norm layers'")
+    lr: float = Field(1e-3, ge=1e-6, le=0.01, description="peak learning rate of the norm layers (AdamW)")
+    head_factor: float = Field(0.1, ge=0.1, le=100, description="the head's rate over the norm layers'")
     frozen_statistics: bool = Field(True, description="batch norm keeps the statistics of pretraining")
 
     def phases(self, task: TrainTask) -> tuple[Phase | HeadFit, ...]:

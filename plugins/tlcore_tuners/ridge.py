@@ -25,6 +25,7 @@ class Ridge(Tuner):
         reference="Hoerl & Kennard 1970; Hastie, Tibshirani & Friedman 2009, eq. 3.44 and 7.64",
         traits=frozenset({"target-labels", "regression", "multi-label"}),
     )
+    searched: ClassVar[tuple[str, ...]] = ()
 
     penalties: int = Field(
         40, ge=1, le=1000, description="penalties tried, 1e-6 to 1e2 of the features' largest squared extent"

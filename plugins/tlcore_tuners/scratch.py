@@ -25,9 +25,9 @@ class Scratch(NetworkTuner):
     )
 
     epochs: int = Field(100, ge=1, le=10_000, description="passes over the training images")
-    lr: float = Field(1e-3, ge=1e-6, le=0.1, description="peak learning rate (AdamW)")
-    weight_decay: float = Field(0.05, ge=0, le=1, description="decoupled; not on biases and norm layers")
-    smoothing: float = Field(0.1, ge=0, lt=1, description="label smoothing")
+    lr: float = Field(1e-3, ge=1e-6, le=0.01, description="peak learning rate (AdamW)")
+    weight_decay: float = Field(0.05, ge=0, le=0.3, description="decoupled; not on biases and norm layers")
+    smoothing: float = Field(0.1, ge=0, le=0.3, description="label smoothing")
 
 
 @hookimpl

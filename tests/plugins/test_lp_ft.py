@@ -26,4 +26,5 @@ def test_the_probe_fits_the_kind_of_labels(task: str) -> None:
     assert isinstance(first, HeadFit)
     fit = first.fit.func.__name__  # type: ignore[union-attr]
     assert fit == ("logistic_head" if task == "classification" else "ridge_head")
-    assert first.fit.keywords["penalties"] == 3  # type: ignore[union-attr]
+    tried = 3 if task == "classification" else 40  # in closed form many cost as much as few
+    assert first.fit.keywords["penalties"] == tried  # type: ignore[union-attr]

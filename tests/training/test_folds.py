@@ -62,11 +62,15 @@ PROBE = HeadFit("probe", lambda problem: (np.zeros((2, 2)), np.zeros(2), {}))
 
 def test_one_epoch_is_chosen_by_all_parts_together_not_by_each() -> None:
     """Each part has an epoch of its own where it is perfect; together the second is best."""
+    right = [  # of each part, by epoch
+        ((True, True), (True, False), (False, False)),
+        ((False, False), (True, True), (False, False)),
+        ((False, False), (True, False), (True, True)),
+    ]
     runs = [
-        FoldRun({("tune", 1): _answers(True, True), ("tune", 2): _answers(True, False), ("tune", 3): _answers(False, False)}, {0: Picked(1)}),
-        FoldRun({("tune", 1): _answers(False, False), ("tune", 2): _answers(True, True), ("tune", 3): _answers(False, False)}, {0: Picked(2)}),
-        FoldRun({("tune", 1): _answers(False, False), ("tune", 2): _answers(True, False), ("tune", 3): _answers(True, True)}, {0: Picked(3)}),
-    ]  # fmt: skip
+        FoldRun({("tune", e + 1): _answers(*one) for e, one in enumerate(part)}, {0: Picked(number + 1)})
+        for number, part in enumerate(right)
+    ]
     found = pool(TrainPlan((_phase(),)), runs, PARTS, LABELS, "classification")
     assert found.picked == {0: Picked(2)}
     assert found.measured.shown["validation_accuracy"] == pytest.approx(4 / 6)
@@ -74,12 +78,8 @@ def test_one_epoch_is_chosen_by_all_parts_together_not_by_each() -> None:
 
 
 def test_the_probe_stays_where_no_epoch_is_better_than_it() -> None:
-    runs = [
-        FoldRun(
-            {("probe", 1): _answers(True, True), ("tune", 1): _answers(True, False), ("tune", 2): _answers(True, False), ("tune", 3): _answers(True, False)},
-            {0: Picked(1), 1: Picked(0)},
-        )
-    ] * 3  # fmt: skip
+    worse = {("tune", epoch): _answers(True, False) for epoch in (1, 2, 3)}
+    runs = [FoldRun({("probe", 1): _answers(True, True), **worse}, {0: Picked(1), 1: Picked(0)})] * 3
     found = pool(TrainPlan((PROBE, _phase())), runs, PARTS, LABELS, "classification")
     assert found.picked == {0: Picked(1), 1: Picked(0)} and found.measured.choice[0] == 1.0
 

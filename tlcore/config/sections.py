@@ -186,8 +186,7 @@ class SearchConfig(Section):
     bounds: Annotated[dict[str, tuple[_Bound, _Bound]], AfterValidator(_ordered)] = Field(
         {},
         title="Search bounds",
-        description="inside the option's own, as in lr=[1e-5, 1e-2]; none given: within a factor of 30 of the option's "
-        "value",
+        description="inside the option's own, which are searched where none are given, as in lr=[1e-5, 1e-3]",
     )
 
 

@@ -71,14 +71,17 @@ def measure_latency(
     """
     import onnxruntime
 
+    from tlcore.export.denormals import denormals_kept
+
     try:
         content = _exported(network, preprocess)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # failures arrive as exceptions
         options.intra_op_num_threads = threads
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        times = _timed(session, preprocess)
+        with denormals_kept():
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            times = _timed(session, preprocess)
     except Exception as error:  # exporter, runtime and network may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise PluginError(f"its latency cannot be measured: {reason[:300]}", where=where) from error

@@ -39,17 +39,17 @@ class NetworkTuner(Tuner):
     searched: ClassVar[tuple[str, ...]] = ("lr", "head_factor", "layer_decay", "weight_decay", "smoothing")
 
     epochs: int = Field(10, ge=1, le=1000, description="passes over the training images")
-    lr: float = Field(1e-4, ge=1e-6, le=0.1, description="peak learning rate of the backbone (AdamW)")
-    head_factor: float = Field(1.0, ge=0.1, le=1000, description="the head's rate over the backbone's")
+    lr: float = Field(1e-4, ge=1e-6, le=0.01, description="peak learning rate of the backbone (AdamW)")
+    head_factor: float = Field(1.0, ge=0.1, le=100, description="the head's rate over the backbone's")
     layer_decay: float = Field(
         1.0,
         ge=0.3,
         le=1,
         description="rate of a layer over that of the layer above it; 1: the same everywhere",
     )
-    weight_decay: float = Field(0.01, ge=0, le=1, description="decoupled; not on biases and norm layers")
+    weight_decay: float = Field(0.01, ge=0, le=0.3, description="decoupled; not on biases and norm layers")
     batch_size: int = Field(16, ge=2, le=4096, description="images")
-    smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
+    smoothing: float = Field(0.0, ge=0, le=0.3, description="label smoothing")
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: a class counts by one over its number of images"
     )

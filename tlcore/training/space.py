@@ -17,9 +17,6 @@ from tlcore.values import Json
 
 __all__ = ["Choices", "Dimension", "Range", "check_names", "search_space"]
 
-NEAR = 30.0
-"""A number above zero is searched within this factor of its configured value, unless bounds are given: own bounds say
-what makes sense at all, and a few trials spread over all of that would hardly meet what makes sense here."""
 DECADES = 2
 """A range that spans so many powers of ten, and starts above zero, is searched on a logarithmic scale."""
 
@@ -69,8 +66,8 @@ def search_space(
 ) -> tuple[Dimension, ...]:
     """The options of `strategy` that a search varies, in the order in which they are named.
 
-    A number is searched near its configured value (NEAR) and inside its own bounds, or between those that are given; a
-    switch and a name of a few over all their values.
+    A number is searched between its own bounds, or between those that are given; a switch and a name of a few over all
+    their values.
 
     Args:
         strategy: with its configured options.
@@ -157,10 +154,6 @@ def _dimension(strategy: Strategy, name: str, bounds: tuple[float, float] | None
         raise _unsearchable(f"{title} has no bound {'below' if math.isinf(low) else 'above'}",
             hint=f"give both: --search-bounds {name}=[LOW, HIGH]",
         )  # fmt: skip
-    value = getattr(strategy, name)
-    if bounds is None and value > 0 and low <= value <= high:
-        near = max(low, value / NEAR), min(high, value * NEAR)
-        low, high = near if kind is float else (math.ceil(near[0]), math.floor(near[1]))
     if low >= high:
         raise _unsearchable(f"{title} has one value between {low:g} and {high:g}")
     return Range(name, low, high, whole=kind is int)

@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -42,6 +42,8 @@ Prompts = tuple[tuple[str, ...], ...]
 class TextTuner(Tuner):
     """A tuner whose head starts from what the text tower says of the classes. The options are the same everywhere."""
 
+    searched: ClassVar[tuple[str, ...]] = ("scale",)
+
     templates: tuple[str, ...] = Field(
         TEMPLATES, min_length=1, description='sentences with "{}" in the place of the class name'
     )
@@ -52,7 +54,7 @@ class TextTuner(Tuner):
     )
     scale: float = Field(
         100.0,
-        gt=0,
+        ge=1,
         le=1000,
         description="that cosines are multiplied by to be logits; 100 is what CLIP learned",
     )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlcore.export.denormals import denormals_kept
 from tlcore.features.engines.graph import FeatureGraph, Prepared
 
 __all__ = ["onnx_runtime"]
@@ -34,10 +35,13 @@ def onnx_runtime(graph: FeatureGraph, example: Tensor) -> Prepared:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     content = _exported(graph, example)
-    session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    with denormals_kept():
+        session: Any = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.from_numpy(answer) for answer in session.run(None, {"images": images.numpy()}))
+        with denormals_kept():
+            answers = session.run(None, {"images": images.numpy()})
+        return tuple(torch.from_numpy(answer) for answer in answers)
 
     return Prepared(run, channels_last=False)
 
