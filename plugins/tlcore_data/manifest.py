@@ -50,7 +50,9 @@ class Manifest(DataSource):
         "written with a decimal point, tags where the column holds lists or a separator is given, else classes",
     )
     separator: str | None = Field(
-        None, min_length=1, description='what stands between the tags of a cell; default: "|", as in "cat|dog"'
+        None,
+        min_length=1,
+        description='what stands between the tags of a cell; default: "|", as in "cat|dog"',
     )
 
     def depends_on(self) -> tuple[str, ...] | None:
