@@ -34,7 +34,7 @@ def main() -> None:
     steps = [
         ["selection"], extraction, [*extraction, "--engine", "folded"], [*extraction, "--parts"],
         ["extraction", "--parts", "--images", "1000", "--models", "mobilenetv3_small_100"], ["scale"], ["listing"],
-        ["rank_twice"], ["ten_candidates"], ["adaptation_tables", "--cells"], ["tuning_tables"],
+        ["rank_twice"], ["ten_candidates"], ["adaptation_tables", "--cells"], ["tuning_tables"], ["tuning_rivals"],
     ]  # fmt: skip
     if given.rival:
         steps = [["logme_speed", "--rival", given.rival, "--threads", n] for n in ("1", "2")] + steps
