@@ -146,7 +146,12 @@ class CoTuning(NetworkTuner):
 
     searched: ClassVar[tuple[str, ...]] = ("lr", "head_factor", "layer_decay", "weight")
 
-    weight: float = Field(2.3, ge=0, le=100, description="of the source head's loss, lambda of the paper")
+    weight: float = Field(
+        0.3,
+        ge=0,
+        le=100,
+        description="of the source head's loss, lambda of the paper (2.3 there, with SGD from a fresh head)",
+    )
     relationship: Relationship = Field(
         "reverse",
         description="reverse: by a regression from source to new classes and Bayes' rule; direct: mean probabilities",
