@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from timm.models import group_parameters
 
 from tlcore.errors import PluginError, UserError
+from tlcore.training import phase_run
 from tlcore.training.job import Measured, Picked, Pruned, TrainJob
 from tlcore.training.loop import run_plan
 from tlcore.training.mixing import mixed, randomly_augmented, seeded
@@ -445,3 +447,42 @@ def test_a_training_on_kept_activations_that_is_killed_ends_as_an_unbroken_one(m
 def test_mixed_batches_are_made_of_images_and_the_reader_is_told(make_job: Make) -> None:
     result = run_plan(make_job(_last_stage(inputs="activations", mixup=0.2)))
     assert result.notes[0] == "phase: from images, since batches are mixed or of two views"
+
+
+def test_a_small_training_is_float32_without_asking(make_job: Make) -> None:
+    job = make_job(TrainPlan((phase(),)), precision="auto", scratch="auto")
+    plain = make_job(TrainPlan((phase(),)), scratch="plain")
+    assert not any("float32" in note for note in run_plan(job).notes)
+    run_plan(plain)
+    assert all(np.array_equal(v, weights(plain.network)[n]) for n, v in weights(job.network).items())
+
+
+def test_precision_is_asked_once_remembered_and_told(
+    make_job: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phase_run, "_WORTH_MEASURING", 0)
+    parts = {"precision": "auto", "decisions": tmp_path / "decisions", "architecture": "test_resnet"}
+    first = make_job(TrainPlan((phase(),)), scratch="first", **parts)
+    told = [note for note in run_plan(first).notes if note.startswith("phase: ")]
+    assert len(told) == 1 and ("float32" in told[0] or "bf16" in told[0])
+    file = tmp_path / "decisions" / "precision.json"
+    before = file.read_bytes() if file.is_file() else None  # none where the hardware has no bf16
+    again = make_job(TrainPlan((phase(),)), scratch="again", **parts)
+    assert [note for note in run_plan(again).notes if note.startswith("phase: ")] == told
+    assert all(np.array_equal(v, weights(first.network)[n]) for n, v in weights(again.network).items())
+    assert before is None or file.read_bytes() == before
+
+
+def test_bf16_trains_and_leaves_float32_weights(make_job: Make) -> None:
+    job = make_job(TrainPlan((phase(epochs=4),)), count=48, precision="bf16")
+    result = run_plan(job)
+    assert result.measures["validation_accuracy"] > 0.6
+    assert {value.dtype for value in job.network.parameters()} == {torch.float32}
+
+
+def test_a_training_on_features_is_float32_whatever_is_asked(make_job: Make) -> None:
+    plan = TrainPlan((phase(inputs="features", moves=(Move((Group("head", 1e-2),)),)),))
+    asked, plain = make_job(plan, scratch="asked", precision="bf16"), make_job(plan, scratch="plain")
+    run_plan(asked)
+    run_plan(plain)
+    assert all(np.array_equal(v, weights(plain.network)[n]) for n, v in weights(asked.network).items())

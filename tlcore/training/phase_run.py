@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import fields, replace
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,7 @@ from tlcore.training.parameters import (
     select,
     trainable,
 )
-from tlcore.training.plan import Batch, Losses, Phase
+from tlcore.training.plan import Batch, Losses, Phase, View
 from tlcore.training.precision import Precision, autocast, choose_precision
 from tlcore.training.resume import load_state, save_state
 from tlcore.training.state import GOOD, START, State, save
@@ -343,8 +344,10 @@ class PhaseRun:
         job, phase = self.job, self.phase
         self._training_mode()
         _seed(draw_seed(job.seed, self.state.phase, 0), job.device)
-        batch = self.host.batch(0, 0.0, 1)
+        whole = self.host.batch(0, 0.0, 1)
         self.host.close()
+        # Half of it: in float32 a whole one might be the most memory that the training ever needs.
+        batch = replace(whole, source=_first_half(whole.source), target=_first_half(whole.target))
         inputs = next(part.inputs for part in (batch.source, batch.target) if part is not None)
         own = [] if self.own is None else [self.own]
 
@@ -364,6 +367,16 @@ class PhaseRun:
         for move in self.phase.moves:
             for group in move.groups:
                 yield from select(self.job.network, self.own, group.parameters).values()
+
+
+def _first_half(view: View | None) -> View | None:
+    if view is None:
+        return None
+    count = max(2, len(view.inputs) // 2)
+    parts: dict[str, Any] = {field.name: getattr(view, field.name) for field in fields(View)}
+    return View(
+        **{name: part[:count] if isinstance(part, torch.Tensor) else part for name, part in parts.items()}
+    )
 
 
 def _seed(seed: int, device: str) -> None:
