@@ -374,9 +374,9 @@ def _first_half(view: View | None) -> View | None:
         return None
     count = max(2, len(view.inputs) // 2)
     parts: dict[str, Any] = {field.name: getattr(view, field.name) for field in fields(View)}
-    return View(
-        **{name: part[:count] if isinstance(part, torch.Tensor) else part for name, part in parts.items()}
-    )
+    for name, part in parts.items():
+        parts[name] = part[:count] if isinstance(part, torch.Tensor) else part
+    return View(**parts)
 
 
 def _seed(seed: int, device: str) -> None:
