@@ -175,6 +175,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("--shards", "compute.shards", GENERAL, "N", int),
     Flag("--precision", "compute.precision", GENERAL, "NAME", rank=False),
     Flag("--processes", "compute.processes", GENERAL, "N", int, rank=False),
+    Flag("--launch", "compute.launch", GENERAL, "ARGUMENTS", rank=False),
     Flag("--name", "name", GENERAL, "TEXT"),
     Flag("--seed", "seed", GENERAL, "N", int),
     Flag("--threads", "threads", GENERAL, "N", int),

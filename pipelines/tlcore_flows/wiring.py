@@ -70,6 +70,7 @@ class Wiring:
             device=self.config.device,
             threads=self.config.threads,
             processes=self.config.compute.processes,
+            launch=self.config.compute.launch,
             provenance=self.provenance,
         )
 

@@ -334,6 +334,11 @@ class ComputeConfig(Section):
     processes: int = Field(
         1, ge=1, le=64, title="Training processes", description="that share each training, by accelerate"
     )
+    launch: str = Field(
+        "",
+        title="Launch",
+        description="further arguments of accelerate launch, such as --num_machines 2 --main_process_ip HOST",
+    )
 
 
 class RunConfig(Section):
