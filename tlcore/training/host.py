@@ -108,7 +108,7 @@ class PhaseHost:
         if self._ahead is not None:
             if self._ahead.workers:
                 self.notes.append(
-                    f"batches of {self.phase.name} made by {self._ahead.workers} threads beside the training"
+                    f"batches of {self.phase.name} made by {_threads(self._ahead.workers)} beside the training"
                 )
             self._ahead.close()
             self._ahead = None
@@ -151,3 +151,7 @@ class PhaseHost:
             )  # fmt: skip
         seed = draw_seed(job.seed, self.number, step, name, "augment")
         return view(stream, index, job.preprocess, self.phase, seed, self.device, part)
+
+
+def _threads(count: int) -> str:
+    return "one thread" if count == 1 else f"{count} threads"
