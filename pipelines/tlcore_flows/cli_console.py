@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["console", "percent", "table"]
+__all__ = ["console", "percent", "table", "value_of"]
+
+
+if TYPE_CHECKING:
+    from tlcore.report.measure import Measure
 
 
 class _Stdout(Console):
@@ -36,3 +41,8 @@ def table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def value_of(measure: Measure, value: float | None) -> str:
+    """As the card writes it, with the plain spaces of `percent`."""
+    return measure.text(value).replace("\u202f", " ")

@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from tlcore.report import formatting
+from tlcore.report.measure import measure_in
 from tlcore.report.places import grouped_notes, level_with_best, place, shortlist_sentence
-from tlcore_flows.cli_console import percent, table
+from tlcore_flows.cli_console import table, value_of
 
 if TYPE_CHECKING:
     from tlcore.values import Ranked, Ranking
@@ -78,10 +79,11 @@ def _columns(ranking: Ranking, entries: Sequence[Ranked]) -> Iterator[_Column]:
         yield _Column(
             name.replace("-", "-\n"), [formatting.score(entry.scores.get(name)) for entry in entries]
         )
+    measure = measure_in(ranking.achieved_measure)
     shown: tuple[tuple[str, str, Callable[[Ranked], str]], ...] = (
         ("top-1\n%", "prior", lambda entry: _tenths(entry.prior)),
         ("prior\nrank", "prior_rank", lambda entry: str(entry.prior_rank or formatting.DASH)),
-        ("fine-\ntuned", "achieved", lambda entry: percent(entry.achieved)),
+        ("fine-\ntuned", "achieved", lambda entry: value_of(measure, entry.achieved)),
         ("params", "params", lambda entry: formatting.number(entry.params)),
         ("GMACs", "gmacs", lambda entry: formatting.DASH if entry.gmacs is None else f"{entry.gmacs:.2f}"),
         ("images\nper s", "images_per_second", lambda entry: formatting.rate(entry.images_per_second)),

@@ -10,9 +10,10 @@ import typer
 from rich.text import Text
 
 from tlcore_flows.cli_errors import print_json
-from tlcore_flows.cli_tables import console, percent, print_run, table
+from tlcore_flows.cli_tables import console, print_run, table, value_of
 
 if TYPE_CHECKING:
+    from tlcore.stages.runs import RunState
     from tlcore.store import Store
 
 __all__ = ["apps"]
@@ -56,7 +57,8 @@ def _list(
     if not found:
         console().print(Text(f"no runs in {place.root}"), soft_wrap=True)
         return
-    made = table("run", "name", "state", "test accuracy", "chosen", "when (UTC)", right=("test accuracy",))
+    head = "test accuracy" if {run.measure for run in found} == {"accuracy"} else "test"
+    made = table("run", "name", "state", head, "chosen", "when (UTC)", right=(head,))
     colours = {"completed": "green", "failed": "red", "running": "cyan", "interrupted": "yellow"}
     for run in found:
         chosen = ", ".join(filter(None, (run.candidate, run.strategy)))
@@ -64,11 +66,19 @@ def _list(
             Text(run.run_id),
             Text(run.name),
             Text(run.state, style=colours[run.state]),
-            percent(run.accuracy) if run.accuracy is not None else "",
+            _tested(run, named=head == "test"),
             Text(chosen or (run.error or "").partition("\n")[0]),
             Text(run.created[:16].replace("T", " ")),
         )
     console().print(made)
+
+
+def _tested(run: RunState, *, named: bool) -> str:
+    from tlcore.report.measure import measure_in
+
+    if run.accuracy is None:
+        return ""
+    return f"{run.measure} " * named + value_of(measure_in(run.measure), run.accuracy)
 
 
 @_runs.command("show")

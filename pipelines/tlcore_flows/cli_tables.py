@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tlcore.report.measure import measure_of
 from tlcore.values import Metrics
 from tlcore_flows.cli_adaptation import print_adaptation
-from tlcore_flows.cli_console import console, percent, table
+from tlcore_flows.cli_console import console, percent, table, value_of
 from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
+    from tlcore.report.measure import Measure
     from tlcore.values import Comparison, Halving, Parity, Ranking, RunRecord
 
-__all__ = ["console", "percent", "print_ranking", "print_run", "table"]
+__all__ = ["console", "percent", "print_ranking", "print_run", "table", "value_of"]
 
 
 def print_ranking(ranking: Ranking) -> None:
@@ -24,17 +26,24 @@ def print_ranking(ranking: Ranking) -> None:
 
 def print_run(record: RunRecord) -> None:
     """What a run found: ranking, result against the baselines, adaptation, parity, files, time."""
+    from tlcore.evaluation.comparison import negative_transfer, transfer_sentence
+
     out = console()
     out.print()
     print_ranked(out, record.ranking)
     if record.halving is not None:
-        _print_trial(out, record.halving)
+        _print_trial(out, record.halving, measure_of(record.metrics))
     _print_result(out, record)
+    said = transfer_sentence(record.baselines, record.chosen.strategy)
+    if said is not None:
+        out.print(Text(said))
+    _print_training(out, record)
     if record.adaptation is not None:
         print_adaptation(out, record.adaptation)
     out.print()
     out.print(Text(_parity(record.parity)))
-    for warning in record.warnings:
+    negative = negative_transfer(record.baselines)  # said already, below the baselines
+    for warning in (text for text in record.warnings if text != negative):
         out.print(Text(f"warning: {warning}", style="yellow"))
     out.print()
     out.print(Text(f"model  {record.onnx}"), soft_wrap=True)
@@ -42,7 +51,7 @@ def print_run(record: RunRecord) -> None:
     out.print(Text(f"run    {record.run_id}; {_time(record)}"), soft_wrap=True)
 
 
-def _print_trial(out: Console, trial: Halving) -> None:
+def _print_trial(out: Console, trial: Halving, measure: Measure) -> None:
     """The short trainings that decided between the shortlisted candidates."""
     out.print()
     out.print(Text(f"trial of the shortlist, {trial.strategy}: {trial.winner} goes on", style="bold"))
@@ -62,7 +71,7 @@ def _print_trial(out: Console, trial: Halving) -> None:
             str(rung.rung),
             str(rung.epochs),
             Text(rung.candidate),
-            percent(rung.validation),
+            value_of(measure, rung.validation),
             "–" if rung.loss is None else f"{rung.loss:.3f}",
             f"{rung.seconds:.1f}",
             Text(outcome),
@@ -70,6 +79,18 @@ def _print_trial(out: Console, trial: Halving) -> None:
     if trial.rungs:
         out.print(made)
     out.print(Text(f"{trial.reason}; {trial.seconds:.0f} s of the budget of {trial.budget_seconds:g} s"))
+
+
+def _print_training(out: Console, record: RunRecord) -> None:
+    """What the training of the result was given, and what it decided by itself."""
+    strategy = record.chosen.strategy.partition("+")[0]
+    budget = record.config.get("finetune", {}).get("budget")
+    if budget is not None:
+        out.print(Text(f"each training: at most {budget:g} s", style="dim"))
+    for trial in record.trials:
+        if (trial.candidate, trial.strategy) == (record.chosen.candidate, strategy):
+            for note in trial.notes:
+                out.print(Text(f"training: {note}", style="dim"))
 
 
 def _print_result(out: Console, record: RunRecord) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from tlcore.evaluation.comparison import MEAN_ABSOLUTE_ERROR
 from tlcore.stages.values import Evaluation
-from tlcore.values import Calibration, LabelErrors, Metrics, Reliability
+from tlcore.values import Calibration, LabelErrors, Metrics, NumberMetrics, Reliability
 from tlcore_flows.artifact_text import cell
 
 __all__ = ["calibration_rows", "class_rows", "evaluation_rows", "label_error_rows", "publish"]
@@ -67,12 +68,15 @@ def evaluation_rows(found: Evaluation) -> list[Row]:
     """The result, each baseline with its difference and interval, and each domain where there are several."""
     metrics = found.metrics
     accuracy = metrics.accuracy if isinstance(metrics, Metrics) else None
-    rows: list[Row] = [{"what": "result", "accuracy": accuracy, "difference": None}]
+    named = found.baselines[0].measure if found.baselines else "accuracy"
+    if isinstance(metrics, NumberMetrics) and named == MEAN_ABSOLUTE_ERROR:
+        accuracy = metrics.mean_absolute_error
+    rows: list[Row] = [{"what": "result", named: accuracy, "difference": None}]
     for one in found.baselines:
-        rows.append({"what": one.baseline, "accuracy": one.accuracy, "difference": one.difference})
+        rows.append({"what": one.baseline, named: one.accuracy, "difference": one.difference})
     for domain in found.domains:
         name = f"result on {cell(domain.domain)} ({domain.images} images)"
-        rows.append({"what": name, "accuracy": domain.accuracy, "difference": None})
+        rows.append({"what": name, named: domain.accuracy, "difference": None})
     return rows
 
 

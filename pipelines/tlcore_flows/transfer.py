@@ -15,7 +15,8 @@ from typing import Any
 from prefect import flow
 
 from tlcore.config import RunConfig, StrategyChoice
-from tlcore.selection.halving import ACHIEVED
+from tlcore.report.measure import measure_of
+from tlcore.selection.halving import achieved_in_trial
 from tlcore.stages.choice import best_trained
 from tlcore.stages.runs import OpenRun, open_run
 from tlcore.stages.values import Evaluation, Trained
@@ -145,7 +146,7 @@ def _finish(run: Wiring, opened: OpenRun, base: Base) -> RunRecord:
         chosen=Chosen(candidate=name, strategy=strategy),
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
-        trials=tuple(_trained(m, accuracy) for m, accuracy in zip(models, tested, strict=True)),
+        trials=tuple(_trained(m, found) for m, found in zip(models, tested, strict=True)),
         halving=trial,
         adaptation=adaptation,
         parity=run.store.read(proof, Parity),
@@ -203,18 +204,18 @@ def _evaluate(run: Wiring, base: Base, what: str, model: Ref, baselines: dict[st
 def _with_achieved(
     run: Wiring, base: Base, models: list[Model], tested: list[float], trial: Halving | None
 ) -> Ranking:
-    """Beside the scores what was achieved: with `verify` the test accuracy by `verify_with`, by which nothing is
-    chosen; else the validation accuracy of each candidate's last rung in the trial."""
-    selection, ranking = run.config.selection, base.ranking
+    """Beside the scores what was achieved, by what networks are compared by: with `verify` on test images by `verify_with`,
+    by which nothing is chosen; else on validation images in each candidate's last rung of the trial."""
+    selection, ranking, name = run.config.selection, base.ranking, measure_of(base.checked.task).name
     if selection.verify:
-        measure = f"test accuracy after {selection.verify_with.name}"
+        measure = f"test {name} after {selection.verify_with.name}"
         achieved = {
-            model.candidate.name: accuracy
-            for model, accuracy in zip(models, tested, strict=True)
+            model.candidate.name: found
+            for model, found in zip(models, tested, strict=True)
             if model.choice == resolved(run, base, model.candidate.name, selection.verify_with)
         }
     elif trial is not None and trial.rungs:
-        measure = ACHIEVED
+        measure = achieved_in_trial(name)
         achieved = {rung.candidate: rung.validation for rung in trial.rungs if rung.validation is not None}
     else:
         return ranking
@@ -224,12 +225,12 @@ def _with_achieved(
     return ranking.model_copy(update={"entries": entries, "achieved_measure": measure})
 
 
-def _trained(model: Model, accuracy: float) -> Trial:
+def _trained(model: Model, tested: float) -> Trial:
     return Trial(
         candidate=model.candidate.name,
         strategy=model.strategy,
         validation=model.trained.validation,
-        test=accuracy,
+        test=tested,
         seconds=model.trained.seconds,
         history=model.trained.checkpoint.history,
         validation_ci=model.trained.validation_ci,

@@ -17,7 +17,7 @@ from tlcore.evaluation.comparison import (
     sentence,
     transfer_sentence,
 )
-from tlcore.values import Comparison
+from tlcore.values import Comparison, Interval
 
 
 def table(both: int, wins: int, losses: int, neither: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,3 +217,26 @@ def test_few_real_scores_get_students_interval() -> None:
 def test_scores_that_tell_nothing_are_refused(result: list[float], baseline: list[float], what: str) -> None:
     with pytest.raises(UserError, match=what):
         compare_scores(result, baseline, "probe")
+
+
+@pytest.mark.parametrize(
+    ("measure", "said"),
+    [
+        ("accuracy", "25.0 points (95 % interval 10.0 to 40.0)"),
+        ("F1 per image", "25.0 points of F1 per image (95 % interval 10.0 to 40.0)"),
+        ("mean absolute error", "0.25 of mean absolute error (95 % interval 0.1 to 0.4)"),
+        ("squared error per image", "0.25 of squared error per image (95 % interval 0.1 to 0.4)"),
+    ],
+)
+def test_a_difference_has_the_unit_of_its_measure(measure: str, said: str) -> None:
+    entry = Comparison(
+        baseline="scratch", accuracy=0.5, difference=0.25, difference_ci=Interval(low=0.1, high=0.4), better=True,
+        measure=measure,
+    )  # fmt: skip
+    assert (
+        transfer_sentence([entry]) == f"Transfer pays: better than the same network from scratch by {said}."
+    )
+    worse = entry.model_copy(
+        update={"difference": -0.25, "difference_ci": Interval(low=-0.4, high=-0.1), "better": False}
+    )
+    assert said in str(negative_transfer([worse]))

@@ -10,7 +10,7 @@ import pytest
 from tests.report.pages import Page, page
 from tlcore.evaluation.comparison import compare, negative_transfer
 from tlcore.report.card import render
-from tlcore.selection.halving import ACHIEVED
+from tlcore.selection.halving import achieved_in_trial
 from tlcore.values import (
     Chosen,
     DataReport,
@@ -146,7 +146,9 @@ def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord
     trial = record.halving.model_copy(update={"rungs": tuple(rungs), "winner": first})
     last = {rung.candidate: rung.validation for rung in rungs}
     entries = tuple(e.model_copy(update={"achieved": last.get(e.candidate)}) for e in record.ranking.entries)
-    ranking = record.ranking.model_copy(update={"entries": entries, "achieved_measure": ACHIEVED})
+    ranking = record.ranking.model_copy(
+        update={"entries": entries, "achieved_measure": achieved_in_trial("accuracy")}
+    )
     text = page(record.model_copy(update={"ranking": ranking, "halving": trial})).text
     assert (
         f"{first}, the first by rank, was 5.0 points below {second}; why it goes on all the same is said above"
@@ -256,7 +258,9 @@ def test_after_a_trial_the_figure_names_validation_accuracy_and_the_regret_at_eq
     assert record.halving is not None
     last = {rung.candidate: rung.validation for rung in record.halving.rungs}
     entries = tuple(e.model_copy(update={"achieved": last.get(e.candidate)}) for e in record.ranking.entries)
-    ranking = record.ranking.model_copy(update={"entries": entries, "achieved_measure": ACHIEVED})
+    ranking = record.ranking.model_copy(
+        update={"entries": entries, "achieved_measure": achieved_in_trial("accuracy")}
+    )
     text = page(record.model_copy(update={"ranking": ranking})).text
     assert "validation accuracy in the trial, %" in text and "No regret: the first by rank" in text
     assert "Was the ranking right?" not in text and "nothing was chosen by it" not in text

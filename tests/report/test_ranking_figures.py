@@ -24,7 +24,7 @@ from tlcore.report.ranking_figures import (
     prediction_name,
     write_figures,
 )
-from tlcore.selection.halving import ACHIEVED
+from tlcore.selection.halving import achieved_in_trial
 from tlcore.values import Interval, Ranked, Ranking, RunRecord
 
 LONG = "a_network_of_a_very_long_name_patch16_384.augreg_in21k_ft_in1k"
@@ -159,7 +159,9 @@ def test_the_regret_of_a_run_is_over_all_verified_or_at_equal_epochs_in_the_tria
     verified = record.model_copy(update={"ranking": record.ranking.model_copy(update={"entries": entries})})
     assert title(record) == "no regret" and title(verified) == "regret 12.6 points"
     tried = verified.model_copy(
-        update={"ranking": verified.ranking.model_copy(update={"achieved_measure": ACHIEVED})}
+        update={
+            "ranking": verified.ranking.model_copy(update={"achieved_measure": achieved_in_trial("accuracy")})
+        }
     )
     assert title(tried) == "no regret"
     alone = (first, *(e.model_copy(update={"achieved": None}) for e in rest))

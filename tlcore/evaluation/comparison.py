@@ -16,6 +16,7 @@ __all__ = [
     "MAJORITY",
     "MEAN_ABSOLUTE_ERROR",
     "SCRATCH",
+    "SHARES",
     "compare",
     "majority",
     "negative_transfer",
@@ -31,6 +32,8 @@ LINEAR_PROBE = "linear-probe"
 SCRATCH = "scratch"
 """The same network from a random initialisation, by the strategy that the run names: what transfer has to beat."""
 
+SHARES = ("accuracy", "F1 per image", "mean average precision")
+"""Values of `Comparison.measure` that lie in [0, 1], whose differences are points; all others keep their unit."""
 MEAN_ABSOLUTE_ERROR = "mean absolute error"
 """`Comparison.measure` of numbers: in the unit of the labels, and no share."""
 
@@ -203,7 +206,7 @@ def _gap(entry: Comparison, *, flipped: bool = False) -> str:
     gap, low, high = entry.difference, interval.low, interval.high
     if flipped:
         gap, low, high = -gap, -high, -low
-    if entry.measure == MEAN_ABSOLUTE_ERROR:
+    if entry.measure not in SHARES:
         text = f"{gap:.3g} of {entry.measure} (95 % interval {low:.3g} to {high:.3g})"
     else:
         unit = "points" if entry.measure == "accuracy" else f"points of {entry.measure}"

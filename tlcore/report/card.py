@@ -24,7 +24,8 @@ from tlcore.report.choices import ranking_view, trial_view
 from tlcore.report.contents import confusion_view, data_view, mistakes, recalls, timings_view
 from tlcore.report.curves import curves
 from tlcore.report.drawing import PALETTE, svg
-from tlcore.report.outputs import measure_format, outputs_view
+from tlcore.report.measure import measure_of
+from tlcore.report.outputs import outputs_view
 from tlcore.report.search import search_views
 from tlcore.report.trust import (
     calibration_view,
@@ -79,13 +80,14 @@ def render(record: RunRecord) -> str:
         ranking=ranking_view(record),
         trial=trial_view(record),
         searches=search_views(record),
+        budget=record.config.get("finetune", {}).get("budget"),
         curves=_curves(record),
         adaptation=adaptation_view(record),
         confusion=confusion_view(record),
         recalls=recalls(record.metrics) if isinstance(record.metrics, Metrics) else [],
         classes=classes_view(record.metrics) if isinstance(record.metrics, Metrics) else None,
         outputs=outputs_view(record),
-        measured=measure_format(record),
+        measure=measure_of(record.metrics),
         hard=hard_images(record),
         mistakes=mistakes(record),
         calibration=calibration_view(record),

@@ -11,7 +11,7 @@ from tlcore.report import figures, ranking_figures
 from tlcore.report.drawing import svg
 from tlcore.report.places import grouped_notes, level_with_best, shortlist_sentence
 from tlcore.selection.agreement import Agreement, agreement
-from tlcore.selection.halving import ACHIEVED, rank_regret
+from tlcore.selection.halving import from_trial, rank_regret
 from tlcore.values import Halving, Ranked, Ranking, Rung, RunRecord
 
 __all__ = ["RankingView", "TrialView", "ranking_view", "trial_view"]
@@ -80,7 +80,7 @@ def ranking_view(record: RunRecord) -> RankingView:
     if len(ranking.scorers) == 1:
         columns.discard("panel")  # the rank once more
     name, cost = ranking_figures.prediction_name(ranking), ranking_figures.cost_of(ranking)
-    verified = ranking.achieved_measure != ACHIEVED
+    verified = not from_trial(ranking.achieved_measure)
     foretold = _foretold(ranking) if verified else []
     drawn = ranking_figures.achieved_figure(record) if foretold else None
     only = ranking.scorers[0] if len(ranking.scorers) == 1 and name in _scored(ranking) else None
@@ -104,7 +104,7 @@ def ranking_view(record: RunRecord) -> RankingView:
             figures.scores(ranking, only, chosen) if only else None,
             f"{only} of each candidate, with intervals",
         ),
-        achieved=_inline(drawn, f"{name} against {ranking.achieved_measure or 'achieved test accuracy'}"),
+        achieved=_inline(drawn, f"{name} against {ranking.achieved_measure or 'what was achieved'}"),
         foretold=foretold,
         many=len(ranking.scorers) > WIDE,
     )
@@ -159,7 +159,7 @@ def trial_view(record: RunRecord) -> TrialView | None:
         return None
     place = {name: index for index, name in enumerate(trial.shortlist)}
     short = rank_regret(trial)
-    drawn = ranking_figures.achieved_figure(record) if ranking.achieved_measure == ACHIEVED else None
+    drawn = ranking_figures.achieved_figure(record) if from_trial(ranking.achieved_measure) else None
     return TrialView(
         trial=trial,
         rungs=sorted(
@@ -173,7 +173,9 @@ def trial_view(record: RunRecord) -> TrialView | None:
             ),
         ),
         share=trial.seconds / trial.budget_seconds,
-        figure=_inline(drawn, f"{ranking_figures.prediction_name(ranking)} against {ACHIEVED}"),
+        figure=_inline(
+            drawn, f"{ranking_figures.prediction_name(ranking)} against {ranking.achieved_measure}"
+        ),
         first=trial.shortlist[0],
         best=short.best if short else "",
         regret=short.regret if short else None,

@@ -10,9 +10,10 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from tlcore.evaluation.comparison import MEAN_ABSOLUTE_ERROR
+from tlcore.evaluation.comparison import SHARES
 from tlcore.report import formatting
 from tlcore.report.drawing import ACCENT, SOFT, axes_style, new_figure, plain, svg
+from tlcore.report.measure import measure_of
 from tlcore.report.thumbnails import thumbnail
 from tlcore.values import (
     Comparison,
@@ -24,7 +25,7 @@ from tlcore.values import (
     TagMetrics,
 )
 
-__all__ = ["Fact", "OutputsView", "measure_format", "outputs_document", "outputs_view", "score_text"]
+__all__ = ["Fact", "OutputsView", "outputs_document", "outputs_view", "score_text"]
 
 _WIDTH = 400.0
 _TAGS = 40  # tags that are listed, the weakest first
@@ -72,11 +73,6 @@ class OutputsView:
     figure: Markup
     tags: list[tuple[str, float, int]]
     mistakes: list[ShownNumber]
-
-    @property
-    def chosen_by(self) -> str:
-        """What networks are compared by."""
-        return "R²" if self.numbers else "mean average precision"
 
 
 def outputs_view(record: RunRecord) -> OutputsView | None:
@@ -143,18 +139,12 @@ def outputs_view(record: RunRecord) -> OutputsView | None:
     )
 
 
-def measure_format(record: RunRecord) -> Any:
-    """How the measure that networks are compared by is written: a share in percent, R^2 as it is."""
-    return formatting.score if isinstance(record.metrics, NumberMetrics) else formatting.percent
-
-
 def score_text(metrics: Metrics | NumberMetrics | TagMetrics) -> str:
     """The headline with its interval, in one line: "R² 0.91 (0.88 to 0.94)"."""
     value, around = metrics.score, metrics.score_ci
     if isinstance(metrics, NumberMetrics):
         return f"R² {value:.3f} ({around.low:.3f} to {around.high:.3f})"
-    name = "accuracy" if isinstance(metrics, Metrics) else "mean average precision"
-    return f"{name} {value:.1%} ({around.low:.1%} to {around.high:.1%})"
+    return f"{measure_of(metrics).name} {value:.1%} ({around.low:.1%} to {around.high:.1%})"
 
 
 def outputs_document(metrics: NumberMetrics | TagMetrics) -> dict[str, Any]:
@@ -187,7 +177,7 @@ def _finite(value: float) -> float | None:
 
 def _row(entry: Comparison) -> BaselineRow:
     interval = entry.difference_ci
-    if entry.measure == MEAN_ABSOLUTE_ERROR:
+    if entry.measure not in SHARES:
         value, gap, around = (
             formatting.score(entry.accuracy),
             formatting.score(entry.difference),

@@ -27,8 +27,9 @@ from tlcore.report.drawing import (
     png,
 )
 from tlcore.report.labels import Label, place_labels
+from tlcore.report.measure import measure_in
 from tlcore.selection.agreement import regret as top_regret
-from tlcore.selection.halving import ACHIEVED, rank_regret
+from tlcore.selection.halving import from_trial, rank_regret
 from tlcore.selection.pareto import pareto_front
 from tlcore.values import Ranked, Ranking, RunRecord
 
@@ -43,7 +44,6 @@ FEW = 12
 """Candidates up to which the cost figure fits into half the page."""
 HALF, WHOLE = 400.0, 760.0
 """Units of a figure that takes half the page, and of one that takes all of it."""
-_percent = FuncFormatter(lambda value, _: f"{100 * value:g}")
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,7 @@ def against_achieved(
     entries = [e for e in _ranked(ranking) if e.candidate in foretold and e.achieved is not None]
     if not entries:
         return None
+    measure = measure_in(ranking.achieved_measure)
     figure = new_figure(HALF, 260)
     axes = figure.subplots()
     axes_style(axes, grid="y")
@@ -201,13 +202,13 @@ def against_achieved(
         # an en space keeps its width in SVG, where two blanks become one
         text, before = (entry.candidate, f"{entry.rank}\u2002") if few else (str(entry.rank), "")
         labels.append(Label(x, y, text, before, colour if entry.rank == 1 else MUTED, few))
-    axes.yaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: measure.tick(value)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(f"{_label(ranking, scorer)}, before any training")
-    axes.set_ylabel(f"{plain(ranking.achieved_measure, 40) or 'accuracy after fine-tuning'}, %")
+    axes.set_ylabel(measure.axis(plain(ranking.achieved_measure, 40) or "accuracy after fine-tuning"))
     if regret is not None:
-        text = f"regret {100 * regret:.1f} points" if regret > 0.0005 else "no regret"
+        text = f"regret {measure.gap(regret)}" if regret > 0.0005 else "no regret"
         axes.set_title(text, loc="right", color=SECOND if regret > 0.0005 else MUTED, fontsize=TEXT)
     place_labels(axes, labels, lines=lines)
     return figure
@@ -219,7 +220,7 @@ def achieved_figure(record: RunRecord) -> Figure | None:
     None where fewer than two candidates were trained.
     """
     ranking = record.ranking
-    if ranking.achieved_measure == ACHIEVED and record.halving is not None:
+    if from_trial(ranking.achieved_measure) and record.halving is not None:
         short = rank_regret(record.halving)
         regret = short.regret if short else None
     else:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tlcore.report.drawing import ACCENT, MUTED, SOFT, TEXT, axes_style, new_figure, svg
+from tlcore.report.measure import ACCURACY, Measure, measure_of
 from tlcore.values import Json, RunRecord, SearchResult, SearchTrial
 
 __all__ = ["SearchView", "search_document", "search_figure", "search_views"]
@@ -37,10 +38,10 @@ class SearchView:
 
 
 def search_views(record: RunRecord) -> list[SearchView]:
-    return [_view(search) for search in record.searches]
+    return [_view(search, measure_of(record.metrics)) for search in record.searches]
 
 
-def _view(search: SearchResult) -> SearchView:
+def _view(search: SearchResult, measure: Measure) -> SearchView:
     names = list(search.space)
     rows = [
         Row(
@@ -56,7 +57,7 @@ def _view(search: SearchResult) -> SearchView:
     gain = None
     if first is not None and best is not None:
         gain = (best.validation or 0.0) - (first.validation or 0.0)
-    drawn = search_figure(search)
+    drawn = search_figure(search, measure)
     label = f"Validation by trial of {search.strategy} on {search.candidate}"
     return SearchView(search, rows, None if drawn is None else Markup(svg(drawn, label)), gain)
 
@@ -80,7 +81,7 @@ def _outcome(trial: SearchTrial, search: SearchResult) -> str:
     return ", ".join(["as configured"] * (trial.number == 0) + ["in the soup"] * in_soup)
 
 
-def search_figure(search: SearchResult) -> Figure | None:
+def search_figure(search: SearchResult, measure: Measure = ACCURACY) -> Figure | None:
     """Validation of each trial, and the best so far as a line; trials that ended early are hollow. None below two."""
     shown = [trial for trial in search.trials if trial.validation is not None and trial.failed is None]
     if len(shown) < 2:
@@ -99,10 +100,11 @@ def search_figure(search: SearchResult) -> Figure | None:
             [trial.number], [trial.validation or 0.0], marker="o", markersize=6, linestyle="none", color=colour,
             markerfacecolor=colour if trial.finished else "none",
         )  # fmt: skip
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: measure.tick(value)))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
-    axes.set_title("validation, %", loc="left", color=MUTED, fontsize=TEXT)
+    title = measure.axis("validation" if measure.share else f"validation {measure.name}")
+    axes.set_title(title, loc="left", color=MUTED, fontsize=TEXT)
     axes.set_xlabel("trial")
     axes.margins(x=0.04, y=0.14)
     return figure

@@ -20,12 +20,11 @@ from dataclasses import dataclass
 from tlcore.values import Halving, Rung
 
 __all__ = [
-    "ACHIEVED", "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Shortfall", "Stop", "conclude", "next_step", "rank_regret",
-    "seconds_of_epochs", "standing",
+    "FIRST_EPOCHS", "TRAINING_PASSES", "Attempt", "Shortfall", "Stop", "achieved_in_trial", "conclude", "from_trial",
+    "next_step", "rank_regret", "seconds_of_epochs", "standing",
 ]  # fmt: skip
 
-ACHIEVED = "validation accuracy in the trial"
-"""What stands beside the scores after a trial (`Ranking.achieved_measure`): that of each candidate's last rung."""
+_IN_TRIAL = "in the trial"
 
 FIRST_EPOCHS = 1
 """Epochs of the first rung; each next one has twice as many."""
@@ -36,6 +35,19 @@ would be the arithmetic of a step alone (the backward pass costs twice the forwa
 2.1). Measured in processor seconds: 9.6 for mobilenetv1_100 and 12.8 for mobilenetv2_100 (lp-ft on 195 images at 224
 px): features come from a folded network, depthwise convolutions are slow backwards, and there are the probe and the
 looks at validation and test images. It decides about the first training alone: later forecasts follow what that took."""
+
+
+def achieved_in_trial(measure: str) -> str:
+    """What stands beside the scores after a trial (`Ranking.achieved_measure`): that of each candidate's last rung.
+
+    measure: what networks are compared by, as in "accuracy".
+    """
+    return f"validation {measure} {_IN_TRIAL}"
+
+
+def from_trial(achieved_measure: str) -> bool:
+    """Whether a ranking's `achieved_measure` says that a trial found it."""
+    return achieved_measure.endswith(_IN_TRIAL)
 
 
 @dataclass(frozen=True)

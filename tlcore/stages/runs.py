@@ -25,6 +25,7 @@ from filelock import FileLock, Timeout
 from tlcore.config import RunConfig
 from tlcore.errors import GateError, TlcoreError, UnknownName, UserError
 from tlcore.export.metadata import stamp_run_id
+from tlcore.report.measure import measure_of
 from tlcore.store import Store, content_key, write_text
 from tlcore.values import Exported, RunRecord, Value
 
@@ -34,7 +35,7 @@ State = Literal["running", "interrupted", "completed", "failed"]
 
 
 class RunState(Value):
-    """One line of `tlcore runs`."""
+    """One line of `tlcore runs`. accuracy: on test images; where labels are no classes their `measure`."""
 
     run_id: str
     name: str
@@ -43,6 +44,7 @@ class RunState(Value):
     config_key: str
     error: str | None = None
     accuracy: float | None = None
+    measure: str = "accuracy"
     candidate: str | None = None
     strategy: str | None = None
     resumed: int = 0
@@ -90,7 +92,8 @@ class OpenRun:
         write_text(self.folder / "run.json", record.model_dump_json(indent=1))
         self.state = self.state.model_copy(
             update={
-                "state": "completed", "accuracy": record.metrics.score, "candidate": record.chosen.candidate,
+                "state": "completed", "accuracy": record.metrics.score, "measure": measure_of(record.metrics).name,
+                "candidate": record.chosen.candidate,
                 "strategy": record.chosen.strategy,
             }
         )  # fmt: skip

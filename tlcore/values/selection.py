@@ -43,7 +43,7 @@ class Ranked(Value):
     onnx_bytes: int | None = Field(None, description="estimated size of the exported file")
     licence: str = "unknown"
     achieved: float | None = Field(
-        None, description="accuracy after fine-tuning, where it was measured: see Ranking.achieved_measure"
+        None, description="after fine-tuning, where it was measured: see Ranking.achieved_measure"
     )
     skipped: str | None = None
 
@@ -70,8 +70,8 @@ class Trial(Value):
 
     candidate: str
     strategy: str
-    validation: float = Field(description="the number that choices are made by: validation accuracy")
-    test: float | None = Field(None, description="test accuracy; shown, never chosen by")
+    validation: float = Field(description="the number that choices are made by: accuracy, R^2 or mean AP")
+    test: float | None = Field(None, description="the same on test images; shown, never chosen by")
     seconds: float = 0.0
     history: tuple[Epoch, ...] = ()
     validation_ci: Interval | None = None
@@ -88,7 +88,7 @@ class Rung(Value):
     candidate: str
     rung: int = Field(ge=1, description="1 is the shortest")
     epochs: int = Field(ge=1)
-    validation: float | None = Field(None, description="validation accuracy; None where the training failed")
+    validation: float | None = Field(None, description="as in Trial; None where the training failed")
     images: int | None = Field(None, description="validation images; None: unknown")
     loss: float | None = Field(None, description="validation loss")
     seconds: float = 0.0
