@@ -95,6 +95,21 @@ def test_a_local_model_in_a_table_of_a_run_file_is_relative_to_the_file_as_well(
     assert [c.options["spec"] for c in config.models] == [str(tmp_path / "w"), str(tmp_path / "v")]
 
 
+def test_an_architecture_with_a_file_in_a_run_file_is_relative_to_the_file(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "mine.safetensors").touch()
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'models = ["open-clip:ViT-B-32@weights/mine.safetensors", "open-clip:ViT-B-32@laion2b_s34b_b79k"]\n'
+        '[data]\nsource = "p"\n'
+    )
+    config = parse_config(load_run_file(file))
+    assert [choice.options["spec"] for choice in config.models] == [
+        f"ViT-B-32@{tmp_path / 'weights' / 'mine.safetensors'}",
+        "ViT-B-32@laion2b_s34b_b79k",
+    ]
+
+
 def test_one_model_needs_no_list(tmp_path: Path) -> None:
     assert parse_config({**MINIMAL, "models": "local:zoo"}).models[0].options == {"spec": "zoo"}
 

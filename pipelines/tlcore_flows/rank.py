@@ -58,16 +58,27 @@ class RankedModels:
 
 
 def rank_models(
-    run: Wiring, *, teaching: bool = False, allow: Callable[[CheckedData], None] = lambda data: None
+    run: Wiring,
+    *,
+    teaching: bool = False,
+    allow: Callable[[CheckedData], None] = lambda data: None,
+    able: Callable[[Sequence[Candidate]], None] = lambda candidates: None,
+    admit: Callable[[Candidate], str | None] = lambda candidate: None,
 ) -> RankedModels:
     """Submit the stages up to the ranking. One candidate that fails is reported and does not end the run.
 
     teaching: some strategy learns from a teacher, so that candidates over the limits of cost are ranked too, apart.
     allow: asked as soon as the data are checked; raises where the run would end later.
+    able: asked of all candidates, before any work; raises where the run would end later.
+    admit: asked of each candidate then: why it takes no part, or None.
     """
     config = run.config
     runners.check(config, run.store)
     kept, removed = _candidates(run)
+    able(kept)
+    reasons = {candidate.name: admit(candidate) for candidate in kept}
+    refused = [left_out(one, str(reasons[one.name])) for one in kept if reasons[one.name]]
+    kept = [candidate for candidate in kept if not reasons[candidate.name]]
     data, checked = _data(run)
     allow(checked)
     measured = _latencies(run, kept, removed)
@@ -80,6 +91,7 @@ def rank_models(
         left_out(one, f"teaches only: {reason}" if one.name in may_teach else reason)
         for one, reason in removed
     ]
+    skipped += refused
     features, scores, failed = _scored(run, data, known, pixels)
     for name, reason in failed.items():
         if name in usable:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from tlcore.config import ListingConfig, RunConfig, StrategyChoice
 from tlcore.errors import UnknownName, UserError
 from tlcore.evaluation.panel import Panel
-from tlcore.protocols import Adapter, Strategy, TrainTask, Validator
+from tlcore.protocols import Adapter, Strategy, TrainTask, Tuner, Validator
 from tlcore.registry import Registry
+from tlcore.training.plan import Phase, TrainPlan
 from tlcore.training.space import check_names
+from tlcore_flows.needs import TEXT, named_tuners
 
 __all__ = ["check", "check_listing", "chosen"]
 
@@ -51,15 +54,16 @@ def check(config: RunConfig, registry: Registry, *, command: str = "run") -> Non
         command: of tlcore, whose help errors name.
 
     Raises:
-        UserError: an unknown strategy, a wrong option (with the nearest name), options that an adapter
-            cannot have together, a validator named twice, options that cannot be searched, a strategy without the
+        UserError: an unknown strategy, a wrong option (with the nearest name), options that an adapter or
+            a tuner cannot have together, an augmentation that timm does not know, a tuner that reads class names without a
+            model that does, a validator named twice, options that cannot be searched, a strategy without the
             teacher that it needs, a path that is not there, or a table that cannot be read.
         PluginError: a strategy that is broken, offered twice, or written for another hook API.
     """
     built = [_check_choice(registry, where, kind, choice, command) for where, kind, choice in chosen(config)]
     for strategy in built:
         if isinstance(strategy, Adapter):
-            _check_plan(strategy)
+            _check_plan(strategy, "adapt.try")
     Panel([strategy for strategy in built if isinstance(strategy, Validator)])
     _check_training(config, registry)
     if config.selection.results:
@@ -86,12 +90,16 @@ def _check_training(config: RunConfig, registry: Registry) -> None:
             where="finetune.validation",
             hint="--validate-by held-out",
         )
+    _check_text(config, registry)
     elsewhere = {"evaluation.scratch": config.evaluation.scratch}
     if config.selection.verify:
         elsewhere["selection.verify_with"] = config.selection.verify_with
     for where, choice in elsewhere.items():
         if "teacher" in registry.load("tuner", choice.name).card.traits:
             raise UserError(f"{choice.name} learns from a teacher, and there is none here", where=where)
+    named = [("finetune.try", choice) for choice in finetune.strategies] + list(elsewhere.items())
+    for where, choice in named:
+        _check_tuner(registry.build("tuner", choice.name, choice.options, where=where), where)
     if finetune.search.trials >= 2:
         possible = []
         if any(
@@ -101,15 +109,49 @@ def _check_training(config: RunConfig, registry: Registry) -> None:
         check_names(tuners, finetune.search.fields, finetune.search.bounds, possible)
 
 
-def _check_plan(adapter: Adapter) -> None:
+def _check_text(config: RunConfig, registry: Registry) -> None:
+    """A tuner that reads class names has a model with a text tower to read them."""
+    if any(TEXT in registry.load("model-source", choice.name).card.traits for choice in config.models):
+        return
+    for where, choice in named_tuners(config):
+        if TEXT in registry.load("tuner", choice.name).card.traits:
+            raise UserError(
+                f"{choice.name} reads class names, and no model that is named has a text tower",
+                where=where,
+                hint="--models open-clip:FOLDER, or a tuner that reads no text: --tuner linear-probe",
+            )
+
+
+def _check_tuner(tuner: Strategy, where: str) -> None:
+    """As for an adapter; and timm reads the policy of RandAugment. A tuner that reads class names waits for them."""
+    if TEXT in tuner.card.traits:
+        return
+    plan = _check_plan(cast(Tuner, tuner), where)
+    phases = [phase for phase in (plan.phases if plan else ()) if isinstance(phase, Phase)]
+    for policy in {phase.randaugment for phase in phases if phase.randaugment is not None}:
+        import numpy as np
+
+        from tlcore.training.mixing import randomly_augmented  # takes seconds
+
+        try:
+            randomly_augmented(np.zeros((1, 32, 32, 3), np.uint8), policy, 0)
+        except UserError as error:
+            raise UserError(error.what, where=f"{where}, {tuner.card.name}", hint=error.hint) from None
+
+
+def _check_plan(strategy: Adapter | Tuner, place: str) -> TrainPlan | None:
     """Options that contradict each other show when a plan is made; it costs nothing."""
+    target = 100 if isinstance(strategy, Adapter) else 0
+    task = TrainTask(
+        ("a", "b"), feature_dim=8, source_train=100, target_train=target, seed=0, counts=(50, 50)
+    )
     try:
-        adapter.plan(TrainTask(("a", "b"), feature_dim=8, source_train=100, target_train=100, seed=0))
+        return strategy.plan(task)
     except UserError as error:
-        where = error.where or f"adapt.try, {adapter.card.name}"
+        where = error.where or f"{place}, {strategy.card.name}"
         raise UserError(error.what, where=where, choices=error.choices, hint=error.hint) from None
     except Exception:  # noqa: BLE001 - told, with its name, by the stage that meets it
-        return
+        return None
 
 
 def check_listing(config: ListingConfig, registry: Registry, *, command: str = "models") -> None:

@@ -19,6 +19,7 @@ from tlcore.stages.values import Trained
 from tlcore.training.space import search_space
 from tlcore.values import Candidate, Json, Ref
 from tlcore_flows.auto import resolved
+from tlcore_flows.needs import lacks
 from tlcore_flows.opened import open_registry
 from tlcore_flows.rank import RankedModels
 from tlcore_flows.wiring import Wiring, as_choice, source_of
@@ -162,8 +163,13 @@ def try_train(
     subject: str = "",
     teacher: Model | None = None,
 ) -> Model | None:
-    """One training, or None and a warning where it fails by itself; a mistake of the caller's still ends the run."""
+    """One training, or None and a warning where it fails by itself, or where the candidate lacks what the strategy needs;
+    a mistake of the caller's still ends the run."""
     choice = resolved(run, base, name, choice)
+    lacking = lacks(open_registry(run.store.root), choice, base.candidates[name])
+    if lacking is not None:
+        run.warnings.append(f"{choice.name} was left out for {name}: {lacking}")
+        return None
     subject = subject or (f"{name}-{choice.name}" if pretrained else f"{name}-from-scratch")
     try:
         ref = train(

@@ -11,6 +11,7 @@ from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step,
 from tlcore.stages.values import FeatureFiles, Trained
 from tlcore.values import Halving, Rung, Split
 from tlcore_flows.auto import resolved
+from tlcore_flows.needs import lacks
 from tlcore_flows.opened import open_registry
 from tlcore_flows.training import TEACHER
 from tlcore_flows.wiring import Wiring
@@ -31,7 +32,7 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     the budget are the seconds that the trainings took when they were computed, so that a second run decides as
     the first did. A training that fails becomes a warning and its candidate drops out.
     """
-    budget, strategy = run.config.selection.trial_seconds, trial_strategy(run, base, shortlist[0])
+    budget, strategy = run.config.selection.trial_seconds, trial_strategy(run, base, shortlist)
     expected = _expected(run, base, shortlist)
     # What "validation accuracy" is measured on: without validation images, the training images.
     images: int | None = _images(base, "val") or _images(base, "train")
@@ -50,16 +51,19 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
     return conclude(shortlist, done, step, strategy=strategy.name, budget=budget)
 
 
-def trial_strategy(run: Wiring, base: RankedModels, first: str) -> StrategyChoice:
+def trial_strategy(run: Wiring, base: RankedModels, shortlist: Sequence[str]) -> StrategyChoice:
     """What the trial trains with: the first strategy of finetune.try that can be told to take one epoch, else lp-ft.
 
     So the short fine-tunes are made in the way in which the winner will be trained, with the same options. A strategy
-    that chooses another one is asked about candidate `first`; none that needs a teacher is taken.
+    that chooses another one is asked about the first of the shortlist; none is taken that needs a teacher, or what one of
+    the shortlist lacks.
     """
     registry = open_registry(run.store.root)
     for asked in run.config.finetune.strategies:
-        choice = resolved(run, base, first, asked)
+        choice = resolved(run, base, shortlist[0], asked)
         if TEACHER in registry.load("tuner", choice.name).card.traits:
+            continue
+        if any(lacks(registry, choice, base.candidates[name]) for name in shortlist):
             continue
         try:
             registry.build("tuner", choice.name, {**choice.options, "epochs": FIRST_EPOCHS})

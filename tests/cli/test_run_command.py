@@ -109,6 +109,19 @@ def test_figures_are_offered_by_rank_alone_and_a_bad_folder_is_named_before_anyt
             ["--tuner", "lp-ft", "--tuner", "distill", "--validate-by", "cross-validation"],
             ["would flatter it", "--validate-by held-out"],
         ),
+        (
+            ["--tuner", "full:randaugment=rand-q9"],
+            ['no augmentation policy "rand-q9"', "finetune.try, full", "rand-m9"],
+        ),
+        (
+            ["--tuner", "lp-ft", "--tuner", "zero-shot"],
+            ["zero-shot reads class names", "--models open-clip:FOLDER"],
+        ),
+        (["--verify-ranking", "--verify-with", "clip-probe"], ["selection.verify_with", "text tower"]),
+        (["--budget", "-3"], ["finetune.budget", "greater than 0"]),
+        (["--trials", "1", "--soup"], ["--trials 10"]),
+        (["--precision", "fp16"], ["compute.precision", "bf16"]),
+        (["--folds", "1"], ["finetune.folds", "greater than or equal to 2"]),
         (["--scratch", "distill"], ["evaluation.scratch", "distill learns from a teacher"]),
     ],
 )

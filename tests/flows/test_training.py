@@ -108,3 +108,25 @@ def test_without_a_second_candidate_nobody_teaches_and_the_run_says_so(place: Pa
     (warning,) = [text for text in record.warnings if "distill" in text]
     assert "no other candidate was trained that could teach test_resnet" in warning and "--models" in warning
     assert [trial.strategy for trial in record.trials] == ["linear-probe"]
+
+
+def test_a_strategy_is_left_out_for_a_candidate_that_lacks_what_it_needs(place: Path, store: Path) -> None:
+    index = place / "zoo" / "index.json"
+    entries = json.loads(index.read_text())
+    from safetensors.torch import load_file, save_file
+
+    kept = load_file(place / "zoo" / "test_resnet.safetensors")
+    save_file(
+        {k: v.clone() for k, v in kept.items() if not k.startswith("fc.")},
+        place / "zoo" / "test_resnet.safetensors",
+    )
+    entries["test_resnet"]["num_classes"] = 0
+    index.write_text(json.dumps(entries))
+    record = run(
+        place, store, selection={"shortlist": 2}, finetune={"try": ["linear-probe", {"name": "co-tuning", **SHORT}]},
+        evaluation={"replicates": 100, "scratch": "linear-probe"},
+    )  # fmt: skip
+    trained = {(one.candidate, one.strategy) for one in record.trials}
+    assert ("test_resnet", "co-tuning") not in trained and len(trained) >= 1
+    if "test_resnet" in {name for name, _ in trained}:
+        assert any("co-tuning was left out for test_resnet" in text for text in record.warnings)

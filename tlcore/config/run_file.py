@@ -70,7 +70,11 @@ def _anchored_model(entry: Any, folder: Path) -> Any:
         spec = options.get("spec")
         if isinstance(spec, str):
             place = (folder / Path(spec).expanduser()).resolve()
+            architecture, at, file = spec.partition("@")
+            beside = (folder / Path(file).expanduser()).resolve() if at else None
             # A spec of another source may be a hub name or a glob: only what exists beside the file is a path.
             if entry.get("name") == "local" or place.exists():
                 options["spec"] = str(place)
+            elif beside is not None and beside.is_file():
+                options["spec"] = f"{architecture}@{beside}"
     return entry
