@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
@@ -99,7 +100,7 @@ def _print(entry: Entry) -> None:
     rows = {
         "reference": entry.reference,
         "licence": entry.licence,
-        "needs": ", ".join(entry.traits),
+        **_traits(entry.traits),
         "from": f"{entry.distribution} {entry.version}, {entry.module}",
         entry.status: entry.error,
     }
@@ -116,10 +117,37 @@ def _print(entry: Entry) -> None:
             cells = (name, _type(schema, entry.schema.get("$defs", {})), default, about)
             made.add_row(*(Text(cell) for cell in cells))
         out.print(made)
+    else:
+        out.print(Text("  no options"))
+
+
+_PROMISED = {
+    "regression": "numbers", "multi-label": "tags", "partial": "missing target classes", "open": "new target classes",
+}  # fmt: skip
+_NOTED = {
+    "costly": "costly", "target-only": "the network is for target images alone",
+    "rotation-invariant": "unchanged by rotations of the features",
+}  # fmt: skip
+
+
+def _traits(traits: Iterable[str]) -> dict[str, str]:
+    """Traits by what they say: what a strategy needs, what it is sound for besides classes, what it warns of."""
+    known = sorted(traits)
+    return {
+        "needs": ", ".join(trait.replace("-", " ") for trait in known if trait not in {*_PROMISED, *_NOTED}),
+        "also for": ", ".join(_PROMISED[trait] for trait in known if trait in _PROMISED),
+        "note": ", ".join(_NOTED[trait] for trait in known if trait in _NOTED),
+    }
 
 
 def _text(value: Any) -> str:
-    return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """A default as it is typed: "none" where nothing is set."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        more = f", and {len(value) - 2} more" if len(value) > 2 else ""
+        return ", ".join(map(str, value[:2])) + more if value else "empty"
+    return str(value) if value != {} else "empty"
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
@@ -129,11 +157,27 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
-        kinds = [_type(part, definitions) for part in schema["anyOf"] if part.get("type") != "null"]
-        return " | ".join(kinds)
+        kinds = [_type(part, definitions) for part in schema["anyOf"]]
+        return " | ".join(sorted(kinds, key=lambda kind: kind == "none"))
+    kind = _KINDS.get(str(schema.get("type")), str(schema.get("type", "any")))
+    if kind == "list" and schema.get("items"):
+        return f"list of {_type(schema['items'], definitions)}"
+    return f"{kind} {_bounds(schema)}".strip()
+
+
+_KINDS = {"null": "none", "string": "text", "array": "list", "object": "table", "boolean": "true | false"}
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """ "1 to 1000"; an end that is left out, or is not there, is said with a sign."""
+    if "minimum" in schema and "maximum" in schema:
+        return f"{_end(schema['minimum'])} to {_end(schema['maximum'])}"
     words = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {schema[key]}" for key, sign in words.items() if key in schema]
-    return " ".join([str(schema.get("type", "any")), ", ".join(bounds)]).strip()
+    return ", ".join(f"{sign} {_end(schema[key])}" for key, sign in words.items() if key in schema)
+
+
+def _end(bound: float) -> str:
+    return f"{bound:g}" if abs(bound) < 1e4 else f"{bound:,.0f}"
 
 
 def _document(entry: Entry) -> dict[str, Any]:

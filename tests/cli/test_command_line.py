@@ -162,3 +162,18 @@ def test_looking_around_makes_no_store(tlcore: Callable[..., Any], tmp_path: Pat
 )
 def test_models_may_follow_each_other(given: str, spread: str) -> None:
     assert cli._spread_models(given.split()) == spread.split()
+
+
+def test_a_strategy_is_shown_with_bounds_defaults_as_they_are_typed_and_what_it_is_for(
+    tlcore: Callable[..., Any],
+) -> None:
+    shown = tlcore("plugins", "show", "full").out
+    rows = {line.split()[0]: " ".join(line.split()) for line in shown.splitlines() if line.strip()}
+    assert "also for tags, numbers" in " ".join(shown.split()) and rows["needs"] == "needs target labels"
+    assert rows["epochs"].startswith("epochs integer 1 to 1000 15 ")
+    assert rows["ema"].startswith("ema number ≥ 0.5, < 1 | none none ")
+    assert rows["wise"].startswith("wise true | false false ")
+    assert "no options" in tlcore("plugins", "show", "auto").out
+    texts = tlcore("plugins", "show", "zero-shot").out
+    assert "list of text" in texts and "and 5 more" in texts and "['" not in texts
+    assert "10 to 100,000" in tlcore("plugins", "show", "knn").out
