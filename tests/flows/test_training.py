@@ -122,11 +122,14 @@ def test_a_strategy_is_left_out_for_a_candidate_that_lacks_what_it_needs(place: 
     )
     entries["test_resnet"]["num_classes"] = 0
     index.write_text(json.dumps(entries))
+    co_tuning = {"name": "co-tuning", **SHORT}
     record = run(
-        place, store, selection={"shortlist": 2}, finetune={"try": ["linear-probe", {"name": "co-tuning", **SHORT}]},
-        evaluation={"replicates": 100, "scratch": "linear-probe"},
+        place, store, selection={"verify": True, "verify_with": co_tuning},
+        finetune={"try": ["linear-probe", co_tuning]}, evaluation={"replicates": 100, "scratch": "linear-probe"},
     )  # fmt: skip
     trained = {(one.candidate, one.strategy) for one in record.trials}
-    assert ("test_resnet", "co-tuning") not in trained and len(trained) >= 1
-    if "test_resnet" in {name for name, _ in trained}:
-        assert any("co-tuning was left out for test_resnet" in text for text in record.warnings)
+    assert ("test_efficientnet", "co-tuning") in trained and ("test_resnet", "co-tuning") not in trained
+    assert any(
+        "co-tuning was left out for test_resnet: its weights carry no head" in text
+        for text in record.warnings
+    )
