@@ -109,7 +109,7 @@ def test_models_whose_images_cannot_be_prepared_are_named_with_the_reason(
         (["resnet18"], ['"resnet18" names no model source', "timm:NAME"]),
         (["timm:resnet81"], ['did you mean "resnet18"', "tlcore models"]),
         (["timm:nothing_*"], ["no pretrained model of timm matches"]),
-        (["hub:resnet18"], ['no model-source named "hub"', "local, timm"]),
+        (["hub:resnet18"], ['no model-source named "hub"', "local, open-clip, timm"]),
         (["local:nowhere/at/all"], ["no such file or folder", "tlcore models --help"]),
         (["--max-params", "0"], ["selection.max_params", "greater than 0", "tlcore models --help"]),
         (["--results", "nowhere.csv"], ["no such result table"]),

@@ -65,8 +65,9 @@ class Network(nn.Module):
         return cast(Tensor, self.backbone(x)).flatten(1)
 
     def features(self, x: Tensor) -> Tensor:
-        """The head's input float32 [n, d], under autocast too."""
-        return cast(Tensor, self.bottleneck(self.embed(x))).float()
+        """The head's input [n, d], never in half precision, under autocast neither."""
+        found = cast(Tensor, self.bottleneck(self.embed(x)))
+        return found.float() if found.dtype in (torch.bfloat16, torch.float16) else found
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.features(x)
