@@ -39,7 +39,7 @@ def specs(registry: Any, part: Part, epochs: int, wanted: Sequence[str] | None =
     for asked in wanted if wanted is not None else registry.names("tuner"):
         name, brace, rest = asked.partition("{")
         kind = registry.load("tuner", name)
-        if hasattr(kind, "choose") or "text" in kind.card.traits:
+        if kind.chooses() or "text" in kind.card.traits:
             continue
         options: dict[str, Any] = json.loads(brace + rest) if brace else {}
         on_features = registry.build("tuner", name, options).plan(task).keeps_backbone

@@ -261,6 +261,22 @@ class Tuner(Strategy):
     @abstractmethod
     def plan(self, task: TrainTask) -> TrainPlan: ...
 
+    def choose(self, task: TrainTask) -> tuple[str, dict[str, Any]] | None:
+        """The name and the options of the strategy that stands in for this one on such data; None: it trains by itself.
+
+        Override it, and `reason`, in a tuner that never makes a plan of its own: the host asks once the labels are counted.
+        """
+        return None
+
+    def reason(self, task: TrainTask) -> str:
+        """Why `choose` chose so, in a phrase for people: "up to 10 images a class"."""
+        return ""
+
+    @classmethod
+    def chooses(cls) -> bool:
+        """Whether tuners of this class stand for another one."""
+        return cls.choose is not Tuner.choose
+
 
 class Adapter(Strategy):
     """Makes the training plan for labelled source and unlabelled target images."""

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 from tlcore.config import StrategyChoice
-from tlcore.protocols import TrainTask
-from tlcore.registry import Registry
+from tlcore.protocols import TrainTask, Tuner
 from tlcore.stages.values import FeatureFiles
 from tlcore.values import TARGET
 from tlcore_flows.opened import open_registry
 from tlcore_flows.rank import RankedModels
 from tlcore_flows.wiring import Wiring
 
-__all__ = ["chooser", "resolved", "train_task"]
-
-
-def chooser(
-    registry: Registry, choice: StrategyChoice
-) -> Callable[[TrainTask], tuple[str, dict[str, Any]]] | None:
-    """The method by which this tuner chooses another one; None where it trains by itself."""
-    if not hasattr(registry.load("tuner", choice.name), "choose"):
-        return None
-    tuner = registry.build("tuner", choice.name, choice.options, where="finetune.try")
-    return cast(Callable[[TrainTask], tuple[str, dict[str, Any]]], tuner.choose)  # type: ignore[attr-defined]
+__all__ = ["resolved", "train_task"]
 
 
 def resolved(run: Wiring, base: RankedModels, name: str, choice: StrategyChoice) -> StrategyChoice:
     """The strategy that trains candidate `name`: this one, or the one that it chooses, with the reason among the
     run's decisions."""
-    choose = chooser(open_registry(run.store.root), choice)
-    if choose is None:
+    registry = open_registry(run.store.root)
+    if not cast(type[Tuner], registry.load("tuner", choice.name)).chooses():
         return choice
+    tuner = cast(Tuner, registry.build("tuner", choice.name, choice.options, where="finetune.try"))
     task = train_task(run, base, name)
-    strategy, options = choose(task)
-    picked = StrategyChoice(name=strategy, options=options)
-    text = f"{choice.name} → {strategy} on {name} ({_facts(task)})"
+    chosen = tuner.choose(task)
+    if chosen is None:
+        return choice
+    picked = StrategyChoice(name=chosen[0], options=chosen[1])
+    why = "; ".join(filter(None, (tuner.reason(task), _facts(task))))
+    text = f"{choice.name} → {picked.name} on {name} ({why})"
     if text not in run.decisions:
         run.decisions.append(text)
     return picked

@@ -52,8 +52,8 @@ def refuse_unsound(config: RunConfig, registry: Registry, data: CheckedData) -> 
     if config.selection.verify:
         wanted.append(("selection.verify_with", config.selection.verify_with))
     for where, choice in wanted:
-        tuner = registry.build("tuner", choice.name, choice.options, where=where)
-        if data.task not in tuner.card.traits and not hasattr(tuner, "choose"):
+        tuner = cast(Tuner, registry.build("tuner", choice.name, choice.options, where=where))
+        if data.task not in tuner.card.traits and not tuner.chooses():
             able = sorted(name for name in registry.names("tuner") if data.task in _traits(registry, name))
             raise UserError(
                 f"{choice.name} is for classes, and these labels are {kind}",

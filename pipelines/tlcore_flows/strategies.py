@@ -102,9 +102,8 @@ def _check_training(config: RunConfig, registry: Registry) -> None:
         _check_tuner(registry.build("tuner", choice.name, choice.options, where=where), where)
     if finetune.search.trials >= 2:
         possible = []
-        if any(
-            hasattr(tuner, "choose") for tuner in tuners
-        ):  # which it will be is known when labels are counted
+        # which it will be is known when labels are counted
+        if any(cast(Tuner, tuner).chooses() for tuner in tuners):
             possible = [registry.build("tuner", name) for name in registry.names("tuner")]
         check_names(tuners, finetune.search.fields, finetune.search.bounds, possible)
 

@@ -84,3 +84,24 @@ def test_numbers_count_as_ten_classes() -> None:
 def test_a_plan_of_auto_itself_is_refused_with_what_to_do() -> None:
     with pytest.raises(PluginError, match=r"resolved[\s\S]*lp-ft"):
         Auto().plan(task(400))
+
+
+def test_only_a_tuner_that_stands_for_another_one_chooses() -> None:
+    registry = Registry.discover(block=())
+    choosing = [name for name in NAMES if registry.load("tuner", name).chooses()]  # type: ignore[attr-defined]
+    assert choosing == ["auto"]
+    assert registry.build("tuner", "lp-ft").choose(task(4)) is None  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (task(40), "up to 10 images a class"),
+        (task(400), "up to 100 images a class"),
+        (task(401), "above 100 images a class"),
+        (task(400, budget=1e-3), "a head in closed form: no time for gradient steps"),
+        (task(20, task="multi-label"), "a head in closed form for such labels"),
+    ],
+)
+def test_the_reason_is_the_row_or_what_overruled_it(given: TrainTask, said: str) -> None:
+    assert Auto().reason(given) == said

@@ -49,6 +49,11 @@ def gradient_seconds(task: TrainTask, epochs: int) -> float:
     return 3 * task.gmacs * 1e9 * task.source_train * epochs / MACS_PER_SECOND
 
 
+def _row(task: TrainTask) -> Row:
+    classes = NUMBER_COUNTS_AS if task.task == "regression" else max(1, len(task.classes))
+    return next(row for row in TABLE if task.source_train / classes <= row.images)
+
+
 class Auto(Tuner):
     """Stands for a strategy that is chosen when the labels have been counted: `choose` names it, the host builds it."""
 
@@ -61,12 +66,22 @@ class Auto(Tuner):
 
     def choose(self, task: TrainTask) -> tuple[str, dict[str, Any]]:
         """The name and the options of the strategy for this task; never "auto"."""
-        classes = NUMBER_COUNTS_AS if task.task == "regression" else max(1, len(task.classes))
-        row = next(row for row in TABLE if task.source_train / classes <= row.images)
+        row = _row(task)
         late = task.budget is not None and gradient_seconds(task, row.epochs) > task.budget
         if row.epochs == 0 and task.task != "classification" or row.epochs > 0 and late:
             return CLOSED_FORM[task.task], {}
         return row.strategy, dict(row.options)
+
+    def reason(self, task: TrainTask) -> str:
+        row, above = _row(task), [one.images for one in TABLE if one.images < _row(task).images]
+        if self.choose(task)[0] != row.strategy:
+            closed = "a head in closed form"
+            return f"{closed}: no time for gradient steps" if row.epochs else f"{closed} for such labels"
+        return (
+            f"up to {row.images:g} images a class"
+            if math.isfinite(row.images)
+            else f"above {max(above):g} images a class"
+        )
 
     def plan(self, task: TrainTask) -> TrainPlan:
         """Refused: the host has to build what `choose` names.
