@@ -79,6 +79,10 @@ class LowRank(Transform):
             warnings.simplefilter("ignore")  # about models that are not from transformers
             inject_adapter_in_model(config, network.backbone)
 
+    def interpolates(self, name: str) -> bool:
+        """B starts at zero: a B A is the straight line, whatever A was at first."""
+        return "lora_A" not in name
+
     def merge(self, network: Network) -> None:
         from peft.tuners.lora import LoraLayer
 

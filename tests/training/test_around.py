@@ -486,3 +486,83 @@ def test_a_training_on_features_is_float32_whatever_is_asked(make_job: Make) -> 
     run_plan(asked)
     run_plan(plain)
     assert all(np.array_equal(v, weights(plain.network)[n]) for n, v in weights(asked.network).items())
+
+
+class Killed(Exception):
+    pass
+
+
+def _dying(call: Callable[..., Any], at: int | None) -> Callable[..., Any]:
+    calls = 0
+
+    def dying(*given: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            raise Killed
+        return call(*given)
+
+    return dying
+
+
+ENDING = {
+    "patience": {"epochs": 4, "patience": 1},
+    "blends": {"epochs": 2, "interpolate": (0.3, 0.6)},
+    "both": {"epochs": 3, "patience": 1, "interpolate": (0.5,), "ema": 0.8},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENDING)
+def test_wherever_a_training_is_killed_it_ends_as_an_unbroken_one(make_job: Make, name: str) -> None:
+    plan = TrainPlan((phase(moves=(Move((Group("all", 5e-3),)),), **ENDING[name]),))
+
+    def run(scratch: str, look: int | None = None, step: int | None = None) -> tuple[TrainJob, Any]:
+        job = make_job(plan, scratch=scratch)
+        job = replace(job, measure=_dying(job.measure, look), progress=_dying(job.progress, step))
+        try:
+            return job, run_plan(job)
+        except Killed:
+            return job, None
+
+    whole, expected = run("whole")
+    looks = 2 + len(expected.history)
+    deaths = [("look", n) for n in range(1, looks)] + [
+        ("step", n) for n in range(1, 3 * len(expected.history) + 1)
+    ]
+    for kind, number in deaths:
+        scratch = f"{kind}-{number}"
+        run(scratch, **{kind: number})
+        again, result = run(scratch)
+        assert result is not None
+        assert [line.model_dump(exclude={"seconds"}) for line in result.history] == [
+            line.model_dump(exclude={"seconds"}) for line in expected.history
+        ], scratch
+        assert (result.picked, result.stopped) == (expected.picked, expected.stopped), scratch
+        assert all(np.array_equal(v, weights(whole.network)[n]) for n, v in weights(again.network).items()), (
+            scratch
+        )
+
+
+def test_a_rare_class_counts_as_much_as_the_others_whatever_is_in_the_batch() -> None:
+    from tlcore.protocols import TrainTask
+    from tlcore.training.objectives import supervised_loss
+    from tlcore.training.plan import View
+
+    logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 0, 0, 0, 1, 2])
+    task = TrainTask(("a", "b", "c"), 4, 30, counts=(20, 5, 5))
+    view = View(torch.zeros(6, 4), labels, torch.arange(6))
+    found = supervised_loss(logits, view, task=task, balanced=True).item()
+    each = -np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))[
+        np.arange(6), labels.numpy()
+    ]
+    share = 30 / (3 * np.array([20, 5, 5]))
+    assert found == pytest.approx(float((share[labels.numpy()] * each).mean()), rel=1e-5)
+    halves = [
+        supervised_loss(
+            logits[part], View(view.inputs[part], labels[part], view.index[part]), task=task, balanced=True
+        )
+        for part in (slice(0, 3), slice(3, 6))
+    ]
+    assert found == pytest.approx(float(sum(halves)) / 2, rel=1e-5)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -53,6 +55,10 @@ def _answers(*right: bool) -> np.ndarray:
     return np.array([[0.9, 0.1] if first else [0.1, 0.9], [0.1, 0.9] if second else [0.9, 0.1]], np.float32)
 
 
+def _run(looks: dict[tuple[str, int], np.ndarray], picked: dict[int, Picked]) -> FoldRun:
+    return FoldRun(looks, picked, _answers(False, False))
+
+
 def _phase(**parts: object) -> Phase:
     return Phase("tune", Supervised(), (Move((Group("all", 1e-3),)),), 3, **parts)  # type: ignore[arg-type]
 
@@ -68,7 +74,7 @@ def test_one_epoch_is_chosen_by_all_parts_together_not_by_each() -> None:
         ((False, False), (True, False), (True, True)),
     ]
     runs = [
-        FoldRun({("tune", e + 1): _answers(*one) for e, one in enumerate(part)}, {0: Picked(number + 1)})
+        _run({("tune", e + 1): _answers(*one) for e, one in enumerate(part)}, {0: Picked(number + 1)})
         for number, part in enumerate(right)
     ]
     found = pool(TrainPlan((_phase(),)), runs, PARTS, LABELS, "classification")
@@ -79,31 +85,53 @@ def test_one_epoch_is_chosen_by_all_parts_together_not_by_each() -> None:
 
 def test_the_probe_stays_where_no_epoch_is_better_than_it() -> None:
     worse = {("tune", epoch): _answers(True, False) for epoch in (1, 2, 3)}
-    runs = [FoldRun({("probe", 1): _answers(True, True), **worse}, {0: Picked(1), 1: Picked(0)})] * 3
+    runs = [_run({("probe", 1): _answers(True, True), **worse}, {0: Picked(1), 1: Picked(0)})] * 3
     found = pool(TrainPlan((PROBE, _phase())), runs, PARTS, LABELS, "classification")
     assert found.picked == {0: Picked(1), 1: Picked(0)} and found.measured.choice[0] == 1.0
 
 
-def test_blends_compete_with_epochs() -> None:
+def test_blends_compete_with_epochs_whatever_epoch_each_part_ended_with() -> None:
     runs = [
-        FoldRun(
-            {("tune", 3): _answers(True, False), ("tune at 0.4", 3): _answers(True, True)},
-            {0: Picked(3, 0.4)},
+        _run(
+            {("tune", e): _answers(True, False), ("tune at 0.4", e): _answers(True, True)},
+            {0: Picked(e, 0.4)},
         )
-    ] * 3
+        for e in (1, 2, 3)
+    ]
     found = pool(TrainPlan((_phase(interpolate=(0.4,)),)), runs, PARTS, LABELS, "classification")
-    assert found.picked == {0: Picked(3, 0.4)}
+    assert found.picked == {0: Picked(2, 0.4)} and found.measured.choice[0] == 1.0
+
+
+def test_a_part_that_ended_early_stays_at_what_it_kept() -> None:
+    early = _run({("tune", 1): _answers(True, True), ("tune", 2): _answers(True, False)}, {0: Picked(1)})
+    late = {("tune", e): _answers(e == 9, e == 9) for e in range(1, 10)}
+    runs = [early, _run(late, {0: Picked(9)}), _run(late, {0: Picked(9)})]
+    found = pool(TrainPlan((_phase(),)), runs, PARTS, LABELS, "classification")
+    assert found.picked == {0: Picked(9)} and found.measured.choice[0] == 1.0
+
+
+def test_without_a_look_each_part_answers_as_it_ended() -> None:
+    runs = [FoldRun({}, {0: Picked(0)}, _answers(True, False))] * 3
+    found = pool(TrainPlan((_phase(),)), runs, PARTS, LABELS, "classification")
+    assert found.picked == {0: Picked(0)} and found.measured.choice[0] == 0.5
+
+
+def test_the_start_is_what_the_last_phase_that_moved_left() -> None:
+    plan = TrainPlan((PROBE, replace(_phase(), name="first"), _phase()))
+    runs = [_run({("probe", 1): _answers(True, True)}, {0: Picked(1), 1: Picked(0), 2: Picked(0)})] * 3
+    found = pool(plan, runs, PARTS, LABELS, "classification")
+    assert found.picked[2] == Picked(0) and found.measured.choice[0] == 1.0
 
 
 def test_earlier_phases_end_where_the_middle_one_of_the_parts_did() -> None:
     plan = TrainPlan((_phase(), HeadFit("probe", PROBE.fit)))
     runs = [
-        FoldRun({("probe", 1): _answers(True, True)}, {0: Picked(epoch), 1: Picked(1)}) for epoch in (1, 3, 3)
+        _run({("probe", 1): _answers(True, True)}, {0: Picked(epoch), 1: Picked(1)}) for epoch in (1, 3, 3)
     ]
     assert pool(plan, runs, PARTS, LABELS, "classification").picked == {0: Picked(3), 1: Picked(1)}
 
 
 def test_a_phase_that_keeps_its_end_is_not_chosen_from() -> None:
-    runs = [FoldRun({("tune", e): _answers(e < 3, e < 3) for e in (1, 2, 3)}, {0: Picked(3)})] * 3
+    runs = [_run({("tune", e): _answers(e < 3, e < 3) for e in (1, 2, 3)}, {0: Picked(3)})] * 3
     found = pool(TrainPlan((_phase(choose="last"),)), runs, PARTS, LABELS, "classification")
     assert found.picked == {0: Picked(3)} and found.measured.choice[0] == 0.0

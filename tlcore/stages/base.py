@@ -71,8 +71,7 @@ class Choice(Value):
 
 
 class StageJob(Value):
-    """One stage to run. All but `subject`, `threads`, `processes`, `launch` and `provenance` is part of the result's
-    address."""
+    """One stage to run. All but `subject`, `threads`, `launch` and `provenance` is part of the result's address."""
 
     stage: str
     subject: str = Field("", description='what it works on, for people: "resnet18"')
@@ -150,6 +149,8 @@ def job_key(job: StageJob, registry: Registry) -> str:
             },
             "seed": job.seed,
             "device": job.device.partition(":")[0],
+            # batch norm in training, and losses over a whole batch, see the part of their own process
+            **({"processes": job.processes} if job.processes > 1 and job.stage in SHARED else {}),
         }
     )
 

@@ -116,6 +116,7 @@ def check(context: StageContext) -> CheckedData:
     return CheckedData(
         name=split.name, classes=split.classes, rows=len(split.table), fingerprint=split.fingerprint,
         has_target=split.has_target, report=report, task=split.task,
+        given_splits=tuple(name for name in ("train", "val", "test") if len(kept.rows(split=name, domain=SOURCE))),
     )  # fmt: skip
 
 

@@ -30,8 +30,8 @@ __all__ = ["Material", "material"]
 class Material:
     """The labelled images of a table and one candidate.
 
-    targets: of all rows of the table (`Dataset.targets`). rows, held_out: of the table, the labelled training and
-    validation images of the source. embedded: the untouched backbone's features float32 [rows of the table, D] of the
+    given_splits: those that the data came with. targets: of all rows of the table (`Dataset.targets`). rows, held_out:
+    of the table, the labelled training and validation images of the source. embedded: the untouched backbone's features float32 [rows of the table, D] of the
     exact pixels, once they are known; those that models are ranked by are of pixels that were decoded fast.
     """
 
@@ -44,13 +44,15 @@ class Material:
     rows: NDArray[np.int64]
     held_out: NDArray[np.int64]
     pretrained: bool
+    given_splits: tuple[str, ...] = ()
     embedded: NDArray[np.float32] | None = None
     source_head: nn.Linear | None = None
     teacher: NDArray[np.float32] | None = None
     text: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
 
-    def network(self) -> Network:
-        """A fresh one: the candidate's backbone, a head that knows nothing yet."""
+    def network(self, rows: NDArray[np.int64] | None = None) -> Network:
+        """A fresh one: the candidate's backbone, a head that knows nothing yet but the range of numbers on the rows that it
+        will be trained on."""
         made = build_network(
             self.context,
             self.candidate,
@@ -59,7 +61,7 @@ class Material:
             task=self.dataset.task,
         )
         if self.dataset.task == "regression":
-            numbers = self.targets[self.rows].astype(np.float64)
+            numbers = self.targets[self.rows if rows is None else rows].astype(np.float64)
             made.output_shift.fill_(numbers.mean())
             made.output_scale.fill_(numbers.std() or 1.0)
         return made
@@ -103,7 +105,8 @@ def material(context: StageContext, tuner: Tuner) -> Material:
     candidate = Candidate.model_validate(context.option("candidate"))
     preprocess = preprocess_of(candidate)
     # Training and choosing must not see a label of the target: there is none in this table.
-    dataset = load_table(context.folder("data"), context.read("data", CheckedData)).without_target_labels()
+    checked = context.read("data", CheckedData)
+    dataset = load_table(context.folder("data"), checked).without_target_labels()
     _check_task(tuner, dataset)
     traits = tuner.card.traits
     made = Material(
@@ -111,6 +114,7 @@ def material(context: StageContext, tuner: Tuner) -> Material:
         pixels=pixels_for(context, preprocess), targets=dataset.targets(),
         rows=rows_of(dataset, "train", labelled=True), held_out=rows_of(dataset, "val", labelled=True),
         pretrained=bool(context.option("pretrained")) and "random-start" not in traits,
+        given_splits=checked.given_splits,
     )  # fmt: skip
     if made.pretrained and context.refs("embedded"):
         made.embedded = embedded_features(context)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,7 @@ from tlcore.stages.material import Material, material
 from tlcore.stages.networks import WEIGHTS, save_out_of_fold, save_predictions, save_weights
 from tlcore.stages.tables import preprocess_of, rows_of
 from tlcore.stages.values import Trained
-from tlcore.training.folds import FoldRun, can_part, fold_numbers, pool
+from tlcore.training.folds import FEW, FoldRun, can_part, fold_numbers, pool
 from tlcore.training.job import Measured, Picked, TrainJob, TrainResult
 from tlcore.training.loop import run_plan
 from tlcore.training.measures import headline, measured
@@ -57,10 +58,6 @@ __all__ = [
     "train_one",
     "validated_by",
 ]
-
-FEW = 150
-"""Labelled images outside the test split up to which all of them validate in turn: of fewer than that the share that is
-set aside has some 20 images, and one of them is five points."""
 
 Watch = Callable[[Epoch], None]
 
@@ -110,7 +107,10 @@ def finish(context: StageContext, given: Material, tuner: Tuner, outcome: Outcom
     if outputs is None:
         outputs = _look(context, given, network, outcome.rows, plan)
     targets, seed = given.targets[outcome.rows], context.job.seed
-    calibration = _calibration(outputs, targets, dataset.task, seed)
+    seen = outcome.outputs is None and not len(
+        given.held_out
+    )  # images that were trained on tell no temperature
+    calibration = None if seen else _calibration(outputs, targets, dataset.task, seed)
     measure = headline(dataset.task).removeprefix("validation_")
     checkpoint = checkpoint_of(
         given.candidate, dataset, tuner.card.name, outcome.result, f"{measure} on validation", plan.bottleneck
@@ -142,7 +142,7 @@ def judge_of(
     """How good weights are on images set aside; None where there are none, or where no gradient made the weights."""
     if validated_by(context, given) == "cross-validation":
         return None
-    one = _Training(context, given, tuner, given.rows, _held_out(given), context.work.scratch, None)
+    one = _Training(context, given, tuner, given.rows, _held_out(given), context.work.scratch, _Clock(None))
     if all(isinstance(phase, HeadFit) for phase in one.plan.phases):
         return None
     if one.plan.bottleneck is not None:
@@ -156,12 +156,14 @@ def judge_of(
 
 
 def validated_by(context: StageContext, given: Material) -> str:
-    """ "held-out" or "cross-validation": as the option says; "auto": all images in turn where there are few, unless an
-    adapter follows, whose gate asks validation images that nothing was trained on."""
+    """ "held-out" or "cross-validation": as the option says; "auto": all images in turn where there are few, unless
+    a validation split was given or an adapter follows, whose gate asks validation images that nothing was trained on."""
     asked = context.job.options.get("validation", "held-out")
     if asked != "auto":
         return str(asked)
     rows = _labelled(given)
+    if "val" in given.given_splits:
+        return "held-out"  # somebody said what to validate on: whole patients or scenes, perhaps
     few = len(rows) <= FEW and not given.dataset.has_target and can_part(*_kinds(given, rows))
     return "cross-validation" if few else "held-out"
 
@@ -182,7 +184,7 @@ def train_one(
     if validated_by(context, given) == "cross-validation":
         return _cross_validated(context, given, tuner, scratch, budget)
     held_out = _held_out(given)
-    one = _Training(context, given, tuner, given.rows, held_out, scratch, budget)
+    one = _Training(context, given, tuner, given.rows, held_out, scratch, _Clock(budget))
     result = one.run(after_epoch=after_epoch)
     shown = result.measures or one.measure(one.network).shown
     return Outcome(
@@ -206,23 +208,46 @@ def _cross_validated(
 ) -> Outcome:
     rows, parts = _labelled(given), _folds(context, given)
     count = int(parts.max()) + 1
-    share = None if budget is None else budget / (count + 1)
-    runs = []
+    clock, runs = _Clock(budget), []
     for number in range(count):
         one = _Training(
-            context, given, tuner, rows[parts != number], rows[parts == number], scratch / f"fold-{number}", share,
-            f"fold {number + 1} of {count}: ",
+            context, given, tuner, rows[parts != number], rows[parts == number], scratch / f"fold-{number}",
+            clock.share(count - number + 1), f"fold {number + 1} of {count}: ",
         )  # fmt: skip
         runs.append(one.fold_run())
     plan = one.plan
     pooled = pool(plan, runs, parts, given.targets[rows], given.dataset.task)
-    whole = _Training(context, given, tuner, rows, rows[:0], scratch, share, "all images: ")
+    whole = _Training(context, given, tuner, rows, rows[:0], scratch, clock, "all images: ")
     result = whole.run(fixed=pooled.picked)
     shown = pooled.measured.shown
+    notes = (*_of_folds(runs), *result.notes)
     return Outcome(
-        whole.network, plan, result, float(shown[headline(given.dataset.task)]), shown, rows,
+        whole.network, plan, replace(result, notes=notes), float(shown[headline(given.dataset.task)]), shown, rows,
         whole.network.state_dict(), pooled.outputs,
     )  # fmt: skip
+
+
+def _of_folds(runs: Sequence[FoldRun]) -> list[str]:
+    """What the parts noted, each once, and how many of them did."""
+    counts = Counter(note for run in runs for note in run.notes)
+    return [f"{count} of {len(runs)} folds: {note}" for note, count in counts.items()]
+
+
+class _Clock:
+    """Seconds of a budget that are left, of everything that is done with it; None: no bound."""
+
+    def __init__(self, budget: float | None) -> None:
+        self.budget, self.started = budget, time.monotonic()
+
+    def left(self) -> float | None:
+        if self.budget is None:
+            return None
+        return max(1e-3, self.budget - (time.monotonic() - self.started))
+
+    def share(self, parts: int) -> _Clock:
+        """The clock of the next of so many equal parts."""
+        left = self.left()
+        return _Clock(None if left is None else left / parts)
 
 
 def _labelled(given: Material) -> NDArray[np.int64]:
@@ -248,13 +273,13 @@ class _Training:
 
     def __init__(
         self, context: StageContext, given: Material, tuner: Tuner, rows: NDArray[np.int64], held_out: NDArray[np.int64],
-        scratch: Path, budget: float | None, said: str = "", network: Network | None = None,
+        scratch: Path, clock: _Clock, said: str = "", network: Network | None = None,
     ) -> None:  # fmt: skip
         self.context, self.given, self.rows, self.held_out = context, given, rows, held_out
         self.scratch, self.said = scratch, said
-        self.network = network or given.network()
-        self.task = given.task(self.network, rows, budget)
-        self.budget, self.plan = budget, tuner.plan(self.task)
+        self.clock, self.network = clock, network or given.network(rows)
+        self.task = given.task(self.network, rows, clock.budget)
+        self.plan = tuner.plan(self.task)
         if self.plan.keeps_backbone:
             given.embed_all(self.network)
 
@@ -271,11 +296,12 @@ class _Training:
             network=self.network, preprocess=given.preprocess, task=self.task, plan=self.plan,
             streams={"source": StreamData(given.pixels, self.rows, _as_labels(given.targets[self.rows], given.dataset.task))},
             measure=self.measure, scratch=self.scratch, seed=context.job.seed, device=context.job.device,
-            features={} if known is None else {"source": known}, progress=self._progress, budget=self.budget,
+            features={} if known is None else {"source": known}, progress=self._progress, budget=self.clock.left(),
             precision=context.job.options.get("precision", "fp32"), decisions=context.store.root / "decisions",
             architecture=given.candidate.architecture,
             fixed=fixed, after_epoch=after_epoch or (lambda epoch: None), processes=launched(),
             source_head=given.source_head, teacher=teacher, text=given.text,
+            kept=(context.work.scratch / "activations", given.rows if np.isin(self.rows, given.rows).all() else _labelled(given)),
         )  # fmt: skip
         return run_plan(job)
 
@@ -294,7 +320,9 @@ class _Training:
             looks.add((line.phase, line.epoch), self.last)
 
         result = self.run(after_epoch=after)
-        return FoldRun(looks.found, result.picked)
+        self.measure(self.network)
+        stopped = (result.stopped,) if result.stopped else ()
+        return FoldRun(looks.found, result.picked, self.last, (*result.notes, *stopped))
 
     def _progress(self, done: int, total: int, text: str) -> None:
         self.context.progress(done, total, self.said + text)
@@ -360,7 +388,15 @@ def _out_of_fold(
         network = Network(nn.Identity(), given.embedded.shape[1], len(given.dataset.classes))
         scratch = context.work.scratch / f"out-{number}"
         one = _Training(
-            context, given, tuner, rows[inside], rows[~inside], scratch, None, "out of fold: ", network
+            context,
+            given,
+            tuner,
+            rows[inside],
+            rows[~inside],
+            scratch,
+            _Clock(None),
+            "out of fold: ",
+            network,
         )
         one.run()
         outputs[~inside] = _look(context, given, one.network, rows[~inside], plan)

@@ -64,6 +64,7 @@ class CheckedData(Value):
     fingerprint: str
     has_target: bool
     report: DataReport
+    given_splits: tuple[str, ...] = Field((), description="of the source, that the data came with")
     task: Task = "classification"
 
 
@@ -162,3 +163,4 @@ class Evaluation(Value):
     domains: tuple[DomainRow, ...] = Field(
         (), description="labelled test images by domain, where there are several"
     )
+    strategy: str = Field("", description='of the result: "lp-ft", and "lp-ft+dann" where it was adapted')

@@ -17,7 +17,11 @@ from tlcore.training.measures import measured
 from tlcore.training.plan import Phase, TrainPlan
 from tlcore.values import Task
 
-__all__ = ["FoldRun", "Pooled", "can_part", "fold_numbers", "pool"]
+__all__ = ["FEW", "FoldRun", "Pooled", "can_part", "fold_numbers", "pool"]
+
+FEW = 150
+"""Labelled images outside the test split up to which all of them validate in turn: of fewer than that the share that is
+set aside has some 20 images, and one of them is five points."""
 
 Look = tuple[str, int]
 """Phase and epoch, as a line of the history names them."""
@@ -25,10 +29,25 @@ Look = tuple[str, int]
 
 @dataclass(frozen=True)
 class FoldRun:
-    """What a training without one part said of that part: its answers at every look, and what each phase ended with."""
+    """What a training without one part said of that part: its answers at every look, what each phase ended with, its
+    answers when it was over, and what it noted by the way."""
 
     looks: Mapping[Look, NDArray[np.float32]]
     picked: Mapping[int, Picked]
+    final: NDArray[np.float32]
+    notes: tuple[str, ...] = ()
+
+    def at(self, phase: str, number: int, epoch: int) -> NDArray[np.float32] | None:
+        """The answers after an epoch; of a phase that had ended before, those of the epoch that it kept."""
+        kept = self.picked.get(number)
+        found = self.looks.get((phase, epoch))
+        if found is None and kept is not None and 0 < kept.epoch <= epoch:
+            found = self.looks.get((phase, kept.epoch))
+        return found
+
+    def blend(self, name: str) -> tuple[int, NDArray[np.float32]] | None:
+        """The epoch and the answers of a blend, whatever epoch this part's end was."""
+        return next(((epoch, found) for (one, epoch), found in self.looks.items() if one == name), None)
 
 
 @dataclass(frozen=True)
@@ -95,17 +114,11 @@ def pool(
     """
     last = len(plan.phases) - 1
     phase = plan.phases[last]
-    common = [key for key in runs[0].looks if all(key in run.looks for run in runs)]
-    chosen = [key for key in common if key[0] == phase.name or key[0].startswith(f"{phase.name} at ")]
-    start = _start(plan, runs)
-    options: list[tuple[Picked, list[NDArray[np.float32]]]] = []
-    if start is not None and isinstance(phase, Phase) and phase.choose == "best":
-        options.append((Picked(0), start))
-    for name, epoch in chosen:
-        share = float(name.rpartition(" at ")[2]) if name != phase.name else 1.0
-        options.append((Picked(epoch, share), [run.looks[name, epoch] for run in runs]))
+    options = _options(plan, runs, last)
     if isinstance(phase, Phase) and phase.choose != "best":
         options = options[-1:]
+    if not options:  # the budget left no look in any part: what each ended with is its start
+        options = [(Picked(0), [run.final for run in runs])]
     best: Pooled | None = None
     before = {
         number: Picked(
@@ -122,21 +135,50 @@ def pool(
         seen = measured(outputs, targets, task)
         if best is None or seen.choice > best.measured.choice:
             best = Pooled(seen, outputs, {**before, last: end})
-    assert best is not None, "a plan ends with a phase that was looked at"
+    assert best is not None  # there is one option at least
     return best
 
 
+def _options(
+    plan: TrainPlan, runs: Sequence[FoldRun], last: int
+) -> list[tuple[Picked, list[NDArray[np.float32]]]]:
+    """What the last phase may end with, and the answers of every part then."""
+    phase = plan.phases[last]
+    found: list[tuple[Picked, list[NDArray[np.float32]]]] = []
+    start = _start(plan, runs)
+    if start is not None and isinstance(phase, Phase) and phase.choose == "best":
+        found.append((Picked(0), start))
+    for epoch in sorted({epoch for run in runs for name, epoch in run.looks if name == phase.name}):
+        answers = [one for run in runs if (one := run.at(phase.name, last, epoch)) is not None]
+        if len(answers) == len(runs):
+            found.append((Picked(epoch), answers))
+    for share in phase.interpolate if isinstance(phase, Phase) else ():
+        blends = [mix for run in runs if (mix := run.blend(f"{phase.name} at {share:g}")) is not None]
+        if len(blends) == len(runs):
+            middle = round(statistics.median(epoch for epoch, _ in blends))
+            found.append((Picked(middle, share), [answers for _, answers in blends]))
+    return found
+
+
 def _start(plan: TrainPlan, runs: Sequence[FoldRun]) -> list[NDArray[np.float32]] | None:
-    """The answers before the last phase began, where the phase before it was looked at."""
-    number = len(plan.phases) - 2
-    if number < 0:
-        return None
-    name = plan.phases[number].name
+    """The answers before the last phase began, where what led to them was looked at."""
     found = []
     for run in runs:
-        end = run.picked.get(number)
-        look = None if end is None or end.share < 1 else run.looks.get((name, end.epoch))
-        if look is None:
+        for number in range(len(plan.phases) - 2, -1, -1):
+            end = run.picked.get(number)
+            if end is None or end.epoch > 0:
+                break  # a phase that kept its start passes on what the one before it left
+        else:
             return None
-        found.append(look)
+        if end is None:
+            return None
+        name = plan.phases[number].name
+        if end.share < 1:
+            blend = run.blend(f"{name} at {end.share:g}")
+            answers = None if blend is None else blend[1]
+        else:
+            answers = run.looks.get((name, end.epoch))
+        if answers is None:
+            return None
+        found.append(answers)
     return found

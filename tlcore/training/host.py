@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -73,8 +74,10 @@ class PhaseHost:
         if isinstance(cut, Whole):
             self.notes.append(f"{phase.name}: from images, since {cut.why}")
             return
+        folder, rows = job.kept or (job.scratch / "activations", stream.rows)
+        self._places = np.searchsorted(rows, stream.rows)
         self._activations = ActivationStore(
-            job.scratch / "activations", cut.frozen, stream, job.preprocess, kind=phase.augment, views=phase.views,
+            folder, cut.frozen, replace(stream, rows=rows, labels=None, domains=None), job.preprocess, kind=phase.augment, views=phase.views,
             max_bytes=ACTIVATION_BYTES, seed=job.seed, phase=self.number, randaugment=phase.randaugment, device=self.device,
             on_progress=lambda done, total: job.progress(done, total, f"{phase.name}: what enters the stages that move"),
         )  # fmt: skip
@@ -142,7 +145,9 @@ class PhaseHost:
         if self.phase.inputs == "features" or self._activations is not None:
             own = index[part]
             if self._activations is not None:
-                inputs = self._activations.batch(own, step // self.steps_per_epoch % self._activations.views)
+                inputs = self._activations.batch(
+                    self._places[own], step // self.steps_per_epoch % self._activations.views
+                )
             else:
                 inputs = torch.from_numpy(np.ascontiguousarray(self._features[name][own])).to(self.device)
             return View(

@@ -64,6 +64,8 @@ class TrainJob:
         fixed: by number of a phase, what it ends with: nothing is measured and chosen any more.
         after_epoch: called with each line of the history; may raise `Pruned`.
         processes: that share every batch.
+        kept: folder of kept activations that several trainings share, and all rows that they draw from; None: the
+            training's own.
         source_head, teacher, text: as in `Setup` and `HeadProblem`.
     """
 
@@ -87,6 +89,7 @@ class TrainJob:
     fixed: Mapping[int, Picked] | None = None
     after_epoch: Callable[[Epoch], None] = lambda epoch: None
     processes: Processes = ALONE
+    kept: tuple[Path, NDArray[np.int64]] | None = None
     source_head: nn.Linear | None = None
     teacher: NDArray[np.float32] | None = None
     text: Callable[[Sequence[str]], NDArray[np.float32]] | None = None

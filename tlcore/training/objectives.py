@@ -86,7 +86,10 @@ def supervised_loss(
         if kind == "multi-label":
             soft = truth * (1 - smoothing) + smoothing / 2
             return functional.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights)
-        return functional.cross_entropy(logits, truth, weight=weights, label_smoothing=smoothing)
+        # not divided by the batch's own sum of weights, which would take back what a rare class counts more
+        return functional.cross_entropy(
+            logits, truth, weight=weights, label_smoothing=smoothing, reduction="none"
+        ).mean()
 
     if view.share is None or view.others is None:
         return of(labels)

@@ -89,7 +89,7 @@ class PhaseRun:
         state, phase = self.state, self.phase
         last_save, ready = time.monotonic(), False
         try:
-            while state.step < self.last and not self._late():
+            while state.step < self.last and not state.ended and not self._late():
                 epoch, place = divmod(state.step, self.per_epoch)
                 started = time.monotonic()
                 if place == 0:
@@ -101,9 +101,13 @@ class PhaseRun:
                 state.step += 1
                 state.since += 1
                 state.epoch_seconds += time.monotonic() - started
-                if state.step % self.per_epoch == 0 and self._end_epoch():
-                    self.last = state.step
-                if state.step == self.last or time.monotonic() - last_save >= self.job.save_seconds:
+                if state.step % self.per_epoch == 0:
+                    state.ended = self._end_epoch()
+                if (
+                    state.ended
+                    or state.step == self.last
+                    or time.monotonic() - last_save >= self.job.save_seconds
+                ):
                     self._save()
                     last_save = time.monotonic()
                 self.job.progress(state.step, self.total, f"{phase.name}, epoch {epoch + 1}/{phase.epochs}")
@@ -269,14 +273,13 @@ class PhaseRun:
     def _blend(self, ended: dict[str, torch.Tensor], share: float) -> None:
         start = load_state(self.job.scratch, START)
         assert start is not None
-        self.job.network.load_state_dict(
-            {
-                name: torch.lerp(start["network"][name].to(value), value, share)
-                if value.is_floating_point()
-                else value
-                for name, value in ended.items()
-            }
-        )
+        change = self.job.plan.transform
+        mixed = {
+            name: torch.lerp(start["network"][name].to(value), value, share)
+            for name, value in ended.items()
+            if value.is_floating_point() and (change is None or change.interpolates(name))
+        }
+        self.job.network.load_state_dict({**ended, **mixed})
 
     # Beginning, going on, going back
 
@@ -337,8 +340,8 @@ class PhaseRun:
         state.precision = "bf16" if job.processes.agree_on(float(state.precision == "bf16")) else "fp32"
 
     def _pixels(self) -> int:
-        """That all steps together look at."""
-        return self.last * self.phase.batch_size * self.job.preprocess.height * self.job.preprocess.width
+        """That all planned steps together look at: of a fold and of a training that ends early as of a whole one."""
+        return self.total * self.phase.batch_size * self.job.preprocess.height * self.job.preprocess.width
 
     def _measured_precision(self) -> Precision:
         job, phase = self.job, self.phase

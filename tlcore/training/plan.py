@@ -161,6 +161,11 @@ class Transform:
         """Change the network in place, by torch's global random state."""
         raise PluginError(f"{type(self).__name__} defines no change")
 
+    def interpolates(self, name: str) -> bool:
+        """Whether a tensor moves in a straight line from the phase's start to its end where weights are interpolated;
+        else it is as at the end. For factors of a product, of which one starts at zero: that one alone."""
+        return True
+
     def merge(self, network: Network) -> None:
         """Put what was learned into the network's own parameters."""
         raise PluginError(f"{type(self).__name__} defines no way back")

@@ -24,7 +24,7 @@ START = "start.pt"
 _PLAIN = (
     "phase", "step", "since", "sums", "epoch_seconds", "best_choice", "best_epoch", "best_phase", "best_shown",
     "best_share", "fruitless", "warned", "stopped", "first_loss", "rate", "setbacks", "good_step", "opened", "deadline",
-    "precision", "notes",
+    "precision", "notes", "ended",
 )  # fmt: skip
 
 
@@ -32,8 +32,8 @@ _PLAIN = (
 class State:
     """Where a plan is.
 
-    since: steps since the last look. fruitless: looks in a row without a better one. rate: share of the learning
-    rates that is left after setbacks. good_step: the step of the GOOD file. opened, deadline: seconds of the whole
+    ended: the phase takes no further step, whatever was planned. since: steps since the last look. fruitless: looks in
+    a row without a better one. rate: share of the learning rates that is left after setbacks. good_step: the step of the GOOD file. opened, deadline: seconds of the whole
     training at which the phase began and has to end.
     """
 
@@ -52,6 +52,7 @@ class State:
     fruitless: int = 0
     warned: bool = False
     stopped: str = ""
+    ended: bool = False
     first_loss: float | None = None
     rate: float = 1.0
     setbacks: int = 0
@@ -74,7 +75,7 @@ class State:
         """Forget what belongs to the phase that is over."""
         self.phase, self.step, self.since, self.good_step = self.phase + 1, 0, 0, 0
         self.warned, self.first_loss, self.rate, self.setbacks = False, None, 1.0, 0
-        self.deadline, self.precision, self.best_share = None, "", 1.0
+        self.deadline, self.precision, self.best_share, self.ended = None, "", 1.0, False
 
     def note(self, text: str) -> None:
         if text and text not in self.notes:
