@@ -30,9 +30,10 @@ __all__ = ["Material", "material"]
 class Material:
     """The labelled images of a table and one candidate.
 
-    given_splits: those that the data came with. targets: of all rows of the table (`Dataset.targets`). rows, held_out:
-    of the table, the labelled training and validation images of the source. embedded: the untouched backbone's features float32 [rows of the table, D] of the
-    exact pixels, once they are known; those that models are ranked by are of pixels that were decoded fast.
+    given_splits: those that the data came with. targets: of all rows of the table (`Dataset.targets`). rows,
+    held_out: of the table, the labelled training and validation images of the source. embedded: the untouched
+    backbone's features float32 [rows of the table, D] of the exact pixels, once they are known; those that models are
+    ranked by are of pixels that were decoded fast.
     """
 
     context: StageContext

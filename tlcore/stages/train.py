@@ -220,16 +220,19 @@ def _cross_validated(
     whole = _Training(context, given, tuner, rows, rows[:0], scratch, clock, "all images: ")
     result = whole.run(fixed=pooled.picked)
     shown = pooled.measured.shown
-    notes = (*_of_folds(runs), *result.notes)
+    notes = (*_of_folds(runs, budget), *result.notes)
     return Outcome(
         whole.network, plan, replace(result, notes=notes), float(shown[headline(given.dataset.task)]), shown, rows,
         whole.network.state_dict(), pooled.outputs,
     )  # fmt: skip
 
 
-def _of_folds(runs: Sequence[FoldRun]) -> list[str]:
+def _of_folds(runs: Sequence[FoldRun], budget: float | None) -> list[str]:
     """What the parts noted, each once, and how many of them did."""
     counts = Counter(note for run in runs for note in run.notes)
+    late = sum(run.late for run in runs)
+    if late and budget is not None:
+        counts[f"ended by the budget of {budget:g} s for all trainings"] = late
     return [f"{count} of {len(runs)} folds: {note}" for note, count in counts.items()]
 
 
@@ -321,8 +324,8 @@ class _Training:
 
         result = self.run(after_epoch=after)
         self.measure(self.network)
-        stopped = (result.stopped,) if result.stopped else ()
-        return FoldRun(looks.found, result.picked, self.last, (*result.notes, *stopped))
+        stopped = (result.stopped,) if result.stopped and not result.late else ()
+        return FoldRun(looks.found, result.picked, self.last, (*result.notes, *stopped), result.late)
 
     def _progress(self, done: int, total: int, text: str) -> None:
         self.context.progress(done, total, self.said + text)

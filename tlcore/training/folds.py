@@ -30,12 +30,13 @@ Look = tuple[str, int]
 @dataclass(frozen=True)
 class FoldRun:
     """What a training without one part said of that part: its answers at every look, what each phase ended with, its
-    answers when it was over, and what it noted by the way."""
+    answers when it was over, what it noted by the way, and whether its budget ended it."""
 
     looks: Mapping[Look, NDArray[np.float32]]
     picked: Mapping[int, Picked]
     final: NDArray[np.float32]
     notes: tuple[str, ...] = ()
+    late: bool = False
 
     def at(self, phase: str, number: int, epoch: int) -> NDArray[np.float32] | None:
         """The answers after an epoch; of a phase that had ended before, those of the epoch that it kept."""

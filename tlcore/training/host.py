@@ -77,8 +77,9 @@ class PhaseHost:
         folder, rows = job.kept or (job.scratch / "activations", stream.rows)
         self._places = np.searchsorted(rows, stream.rows)
         self._activations = ActivationStore(
-            folder, cut.frozen, replace(stream, rows=rows, labels=None, domains=None), job.preprocess, kind=phase.augment, views=phase.views,
-            max_bytes=ACTIVATION_BYTES, seed=job.seed, phase=self.number, randaugment=phase.randaugment, device=self.device,
+            folder, cut.frozen, replace(stream, rows=rows, labels=None, domains=None, groups=None), job.preprocess,
+            kind=phase.augment, views=phase.views, max_bytes=ACTIVATION_BYTES, seed=job.seed, phase=self.number,
+            randaugment=phase.randaugment, device=self.device,
             on_progress=lambda done, total: job.progress(done, total, f"{phase.name}: what enters the stages that move"),
         )  # fmt: skip
         self.network = job.network.on_backbone(cut.rest)
@@ -89,8 +90,8 @@ class PhaseHost:
 
     def setup(self, epoch: int) -> Setup:
         job, source = self.job, self.job.streams.get("source")
-        labels = None if source is None else source.labels
-        return Setup(job.network, job.task, self._look, epoch, job.source_head, job.teacher, labels)
+        labels, groups = (None, None) if source is None else (source.labels, source.groups)
+        return Setup(job.network, job.task, self._look, epoch, job.source_head, job.teacher, labels, groups)
 
     def batch(self, step: int, progress: float, last: int) -> Batch:
         """The batch of a step. last: the step at which the phase ends, for what is made ahead."""

@@ -103,7 +103,8 @@ class TrainJob:
 class TrainResult:
     """chosen_epoch counts from 1 inside its phase; 0 is the state before the phase, None a head fit.
     stopped: where and why a phase ended early; empty where none did. earlier_seconds: what processes that were killed
-    had spent on what was saved. picked: by number of a phase. notes: what training decided by itself, for people."""
+    had spent on what was saved. picked: by number of a phase. notes: what training decided by itself, for people.
+    late: whether the budget ended a phase."""
 
     history: tuple[Epoch, ...]
     chosen_phase: str
@@ -114,3 +115,4 @@ class TrainResult:
     earlier_seconds: float = 0.0
     picked: Mapping[int, Picked] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    late: bool = False

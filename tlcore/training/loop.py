@@ -75,6 +75,7 @@ def run_plan(job: TrainJob) -> TrainResult:
         state.earlier_seconds,
         state.picked,
         tuple(state.notes),
+        state.late,
     )
 
 

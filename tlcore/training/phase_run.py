@@ -163,7 +163,7 @@ class PhaseRun:
         state = self.state
         if state.deadline is None or self.job.processes.agree_on(state.seconds) < state.deadline:
             return False
-        epochs = state.step / self.per_epoch
+        epochs, state.late = state.step / self.per_epoch, True
         state.stopped = f"{self.phase.name}, {epochs:.1f} of {self.phase.epochs} epochs: the budget of {self.job.budget:g} s"
         return True
 

@@ -24,7 +24,7 @@ START = "start.pt"
 _PLAIN = (
     "phase", "step", "since", "sums", "epoch_seconds", "best_choice", "best_epoch", "best_phase", "best_shown",
     "best_share", "fruitless", "warned", "stopped", "first_loss", "rate", "setbacks", "good_step", "opened", "deadline",
-    "precision", "notes", "ended",
+    "precision", "notes", "ended", "late",
 )  # fmt: skip
 
 
@@ -32,9 +32,9 @@ _PLAIN = (
 class State:
     """Where a plan is.
 
-    ended: the phase takes no further step, whatever was planned. since: steps since the last look. fruitless: looks in
-    a row without a better one. rate: share of the learning rates that is left after setbacks. good_step: the step of the GOOD file. opened, deadline: seconds of the whole
-    training at which the phase began and has to end.
+    ended: the phase takes no further step, whatever was planned. since: steps since the last look. fruitless: looks
+    in a row without a better one. rate: share of the learning rates that is left after setbacks. good_step: the step
+    of the GOOD file. opened, deadline: seconds of the whole training at which the phase began and has to end.
     """
 
     phase: int = 0
@@ -53,6 +53,8 @@ class State:
     warned: bool = False
     stopped: str = ""
     ended: bool = False
+    late: bool = False
+    """Whether the budget ended a phase."""
     first_loss: float | None = None
     rate: float = 1.0
     setbacks: int = 0
