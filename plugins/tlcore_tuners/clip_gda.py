@@ -26,6 +26,8 @@ from tlcore.training.text_tuner import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tlcore.training.head_inputs import Labelled
+
     Float = NDArray[np.float64]
 
 __all__ = ["ClipGda", "clip_gda_head", "gaussian_head"]
@@ -84,7 +86,7 @@ def clip_gda_head(
     with few_threads(rows.size):
         if alpha is None:
             prior = rows @ text[found.present].T
-            alpha, notes = _chosen(rows, prior, found.labels, present, folds, problem.seed)
+            alpha, notes = _chosen(rows, prior, found, folds, problem.seed)
         weight, bias = gaussian_head(rows, found.labels, present)
     whole = np.tile(weight.mean(0), (len(problem.classes), 1))
     offset = np.full(len(problem.classes), bias.mean())
@@ -93,10 +95,11 @@ def clip_gda_head(
 
 
 def _chosen(
-    rows: Float, prior: Float, labels: NDArray[np.int64], classes: int, folds: int, seed: int
+    rows: Float, prior: Float, found: Labelled, folds: int, seed: int
 ) -> tuple[float, dict[str, float]]:
     """alpha and what was measured: {"cross_validated": 0 or 1, "held_out_accuracy", "log_loss"}."""
-    parts = in_shot_parts(labels, folds, seed)
+    labels, classes = found.labels, len(found.present)
+    parts = in_shot_parts(labels, folds, seed, found.groups)
     if not parts:
         return UNTRIED, {"cross_validated": 0.0}
     right, loss, images = np.zeros(len(ALPHAS)), np.zeros(len(ALPHAS)), 0

@@ -25,6 +25,8 @@ from tlcore.training.text_tuner import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from tlcore.training.head_inputs import Labelled
+
     Float = NDArray[np.float64]
 
 __all__ = ["ClipProbe", "change_of_weights", "clip_probe_head"]
@@ -82,7 +84,7 @@ def clip_probe_head(
     with few_threads(directions.size):
         rows, axes, _ = rotated(directions)  # the solution lies in the span of the images
         if penalty is None:
-            penalty, notes = _chosen(rows, prior, labels, folds, problem.seed)
+            penalty, notes = _chosen(rows, prior, found, folds, problem.seed)
         change = np.zeros((prior.shape[1], rows.shape[1]))
         if np.isfinite(penalty):
             change = change_of_weights(rows, prior, labels, penalty)
@@ -93,10 +95,11 @@ def clip_probe_head(
 
 
 def _chosen(
-    rows: Float, prior: Float, labels: NDArray[np.int64], folds: int, seed: int
+    rows: Float, prior: Float, found: Labelled, folds: int, seed: int
 ) -> tuple[float, dict[str, float]]:
     """The penalty, infinite where the text alone is best, and {"cross_validated": 0 or 1, "log_loss": held out}."""
-    parts = in_shot_parts(labels, folds, seed)
+    labels = found.labels
+    parts = in_shot_parts(labels, folds, seed, found.groups)
     if not parts:
         return UNTRIED, {"cross_validated": 0.0}
     grid = (float("inf"), *PENALTIES)

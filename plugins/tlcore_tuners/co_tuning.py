@@ -43,13 +43,17 @@ def direct_relationship(
 
 
 def reverse_relationship(
-    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64], classes: int, seed: int
+    probabilities: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    classes: int,
+    seed: int,
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """p(y_s | y_t) by Bayes' rule from p(y_t | y_s), learned the other way round (You et al. 2020, section 4.1).
 
     p(y_t | y_s = z) is what a logistic regression from source probabilities to labels, its penalty by
     cross-validation, says of the unit vector e_z; p(y_s) is the mean of the probabilities. Arguments and result as of
-    `direct_relationship`.
+    `direct_relationship`; groups as of `HeadProblem`.
 
     Raises:
         UserError: fewer than two classes among the labels.
@@ -60,7 +64,8 @@ def reverse_relationship(
     from tlcore.training.heads import logistic_head
 
     p = np.asarray(probabilities, dtype=np.float64)
-    problem = HeadProblem(p.astype(np.float32), labels, tuple(map(str, range(classes))), seed)
+    names = tuple(map(str, range(classes)))
+    problem = HeadProblem(p.astype(np.float32), labels, names, seed, groups=groups)
     # One scale for all source classes: of its own, a class that no image shows would weigh as much as any other.
     weight, bias, _ = logistic_head(problem, penalties=7, folds=5, common_scale=True)
     joint = softmax(weight.T + bias, axis=1).T * p.mean(0)
@@ -113,7 +118,7 @@ class CoTuningObjective(Supervised):
         related = (
             direct_relationship(p, labels, count)
             if self.relationship == "direct"
-            else reverse_relationship(p, labels, count, setup.task.seed)
+            else reverse_relationship(p, labels, count, setup.task.seed, setup.groups)
         )
         self.own.register_buffer("related", torch.from_numpy(related).float())
         return self.own

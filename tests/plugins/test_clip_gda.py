@@ -151,3 +151,12 @@ def test_an_image_of_zeros_is_no_obstacle() -> None:
     features[0] = 0
     solved = solve(dataclasses.replace(problem, features=features))
     assert all(np.isfinite(value).all() for value in solved.tensors.values())
+
+
+def test_copies_of_an_image_are_held_out_together() -> None:
+    """Labels by chance, each image three times: only one that has seen the image can know."""
+    problem, rows = problem_of([0] * 30, dim=40, noise=1.0), np.repeat(np.arange(30), 3)
+    repeated = dataclasses.replace(problem, features=problem.features[rows], labels=rows % 3)
+    told, untold = (solve(dataclasses.replace(repeated, groups=groups)).notes for groups in (rows, None))
+    assert told["held_out_accuracy"] < 0.6 < 0.9 < untold["held_out_accuracy"]
+    assert told["log_loss"] > 3 * untold["log_loss"]

@@ -127,3 +127,15 @@ def test_any_few_images_give_finite_tensors_of_the_right_shape(
         "weight": (3, dim), "bias": (3,), "centre": (dim,)
     }  # fmt: skip
     assert all(np.isfinite(value).all() for value in solved.tensors.values())
+
+
+def test_copies_of_an_image_are_held_out_together() -> None:
+    """Labels by chance, each image three times: nothing that is learned of the one helps with another."""
+    problem, rows = problem_of([0] * 30, dim=40, noise=1.0), np.repeat(np.arange(30), 3)
+    repeated = dataclasses.replace(problem, features=problem.features[rows], labels=rows % 3)
+    told, untold = (
+        solve(dataclasses.replace(repeated, groups=groups), ClipProbe(scale=1.0)).notes
+        for groups in (rows, None)
+    )
+    assert told["log_loss"] > 1 > 0.3 > untold["log_loss"]
+    assert told.get("penalty", np.inf) > untold["penalty"]

@@ -148,3 +148,12 @@ def test_training_goes_through_and_the_source_head_is_dropped(relationship: str,
     result = run_plan(work)
     assert {"total", "fit", "source"} <= result.history[-1].losses.keys()
     assert set(work.network.state_dict()) == set(small_network().state_dict())
+
+
+def test_copies_of_an_image_do_not_make_chance_look_like_a_relationship() -> None:
+    """Labels that say nothing of the source classes: each image three times is no evidence that they do."""
+    once, labels = source_probabilities(40, 30, 3), np.arange(40) % 2
+    p, repeated, groups = np.repeat(once, 3, axis=0), np.repeat(labels, 3), np.repeat(np.arange(40), 3)
+    told, untold = (reverse_relationship(p, repeated, 2, 0, known) for known in (groups, None))
+    apart = [np.abs(related[0] - related[1]).sum() for related in (told, untold)]
+    assert apart[0] < 0.1 < 0.5 < apart[1]

@@ -19,7 +19,7 @@ from tlcore.protocols import Adapter, TrainTask, Validator, ValidatorOutputs
 from tlcore.stages.base import StageContext
 from tlcore.stages.domains import embedded_features
 from tlcore.stages.networks import load_network
-from tlcore.stages.tables import load_table, pixels_for, rows_of, target_sample
+from tlcore.stages.tables import copies_of, load_table, pixels_for, rows_of, target_sample
 from tlcore.stages.train import checkpoint_of, keep
 from tlcore.stages.values import AdaptedModel, CheckedData, SourceOnlyModel, Trained
 from tlcore.training.job import Measured, TrainJob
@@ -76,7 +76,7 @@ def adapt(context: StageContext) -> AdaptedModel:
         return Measured(choice, shown, collapse(before, seen))
 
     streams: dict[Stream, StreamData] = {
-        "source": StreamData(pixels, rows, labels[rows], _domains(dataset, rows)),
+        "source": StreamData(pixels, rows, labels[rows], _domains(dataset, rows), copies_of(dataset, rows)),
         "target": StreamData(pixels, target_rows, None),
     }
     job = TrainJob(

@@ -16,8 +16,8 @@ from tlcore.stages.values import CheckedData, LoadedData, PixelFiles
 from tlcore.values import SOURCE, TARGET, Candidate, Dataset, Preprocess
 
 __all__ = [
-    "ROWS", "load_table", "pixels_for", "pixels_of_rows", "preprocess_of", "rows_of", "save_table", "scoring_rows",
-    "target_sample",
+    "ROWS", "copies_of", "load_table", "pixels_for", "pixels_of_rows", "preprocess_of", "rows_of", "save_table",
+    "scoring_rows", "target_sample",
 ]  # fmt: skip
 
 _TABLE = "table.parquet"
@@ -31,6 +31,13 @@ def save_table(folder: Path, dataset: Dataset) -> None:
 
 def load_table(folder: Path, value: LoadedData | CheckedData) -> Dataset:
     return Dataset(value.name, pl.read_parquet(folder / _TABLE), value.classes, value.task)
+
+
+def copies_of(dataset: Dataset, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A number for each of these rows, equal where the files' bytes are; of its own where there is no file."""
+    digests = dataset.table["sha256"].gather(rows).fill_null("").to_list()
+    names = [digest or str(place) for place, digest in enumerate(digests)]
+    return np.unique(np.asarray(names), return_inverse=True)[1].astype(np.int64)
 
 
 def rows_of(

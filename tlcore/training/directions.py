@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.training.calibrated import class_scale
+from tlcore.training.copies import of_several_labels, times
 from tlcore.training.head_inputs import Float, Labelled, few_threads, labelled, widened
 from tlcore.training.plan import Head, HeadProblem, Solved
 
@@ -20,8 +21,8 @@ BLOCK = 512
 def cosine_head(problem: HeadProblem) -> Solved:
     """The class whose mean direction is nearest: logits s z . p_k, z = (x - c) / |x - c|, p_k = m_k / |m_k|, m_k the mean
     of z over class k and c the mean of all features (Snell et al. 2017, section 2.3, with the cosine; centring: Wang et
-    al. 2019, "SimpleShot", section 3). s is the scale with the least leave-one-out log loss, m_k without the image; only
-    images of classes with two or more are asked.
+    al. 2019, "SimpleShot", section 3). s is the scale with the least leave-one-out log loss, m_k without the image and its
+    copies; only images of classes with two different ones or more are asked.
 
     Returns:
         a unit head; notes: "scale", "log_loss". A class without images has weight 0 and bias -30.
@@ -34,9 +35,13 @@ def cosine_head(problem: HeadProblem) -> Solved:
         centre, unit = _directions(known)
         sums = np.stack([unit[known.labels == k].sum(0) for k in range(len(known.present))])
         cosines = unit @ _unit(sums).T
-        own = _unit(sums[known.labels] - unit)
+        own = _unit(sums[known.labels] - times(known.labels, known.groups)[:, None] * unit)
         cosines[np.arange(len(unit)), known.labels] = np.einsum("nd,nd->n", unit, own)
-        scale, loss = class_scale(cosines, known.labels, known.counts[known.labels] > 1)
+        for rows in of_several_labels(known.labels, known.groups):
+            classes, copies = np.unique(known.labels[rows], return_counts=True)
+            rest = _unit(sums[classes] - copies[:, None] * unit[rows[0]])
+            cosines[np.ix_(rows, classes)] = rest @ unit[rows[0]]
+        scale, loss = class_scale(cosines, known.labels, known.asked)
     weight, bias = widened(scale * _unit(sums), np.zeros(len(sums)), known.present, len(problem.classes))
     tensors = {"weight": weight, "bias": bias, "centre": centre}
     return Solved(tensors, Head(kind="unit"), {"scale": scale, "log_loss": loss})
@@ -54,6 +59,7 @@ def knn_head(
 
     k and T are those with the least leave-one-out log loss of the votes (with a share of `floor` spread over all
     classes) unless they are given; only images of classes with two or more are asked, and without any k is 1.
+    Copies are left out together; a copy that is stored has a vote of its own.
 
     Args:
         max_images: images that are stored, the same share of each class, by the problem's seed; the rest is not used.
@@ -70,7 +76,9 @@ def knn_head(
 
         rows = stratified(known.labels, max_images, problem.seed)
         known = Labelled(
-            known.features[rows], known.labels[rows], known.present, np.bincount(known.labels[rows], minlength=len(known.present))
+            known.features[rows], known.labels[rows], known.present,
+            np.bincount(known.labels[rows], minlength=len(known.present)),
+            None if known.groups is None else known.groups[rows],
         )  # fmt: skip
     with few_threads(problem.features.size):
         centre, unit = _directions(known)
@@ -105,7 +113,7 @@ def _choose(
 ) -> tuple[int, float, float | None]:
     """k and T with the least leave-one-out log loss, and that loss; None where no image can be asked."""
     n = len(unit)
-    asked = np.flatnonzero(known.counts[known.labels] > 1)
+    asked = np.flatnonzero(known.asked)
     heats = TEMPERATURES if temperature is None else (temperature,)
     if not len(asked):
         return min(neighbours or 1, n), temperature or 0.07, None
@@ -114,7 +122,10 @@ def _choose(
     for start in range(0, len(asked), BLOCK):
         part = asked[start : start + BLOCK]
         cosines = unit[part] @ unit.T
-        cosines[np.arange(len(part)), part] = -np.inf
+        if known.groups is None:
+            cosines[np.arange(len(part)), part] = -np.inf
+        else:
+            cosines[known.groups[part][:, None] == known.groups] = -np.inf
         nearest = np.argpartition(-cosines, max(counts) - 1, axis=1)[:, : max(counts)]
         near = np.take_along_axis(cosines, nearest, 1)
         order = np.argsort(-near, axis=1, kind="stable")

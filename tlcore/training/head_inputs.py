@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, UserError
+from tlcore.training.copies import copies_in, with_others
 from tlcore.training.plan import HeadProblem
 
 __all__ = ["Labelled", "Standard", "few_threads", "labelled", "rotated", "widened"]
@@ -74,12 +75,31 @@ class Standard:
 @dataclass(frozen=True)
 class Labelled:
     """Images and the classes among them: features float32 [n, d]; labels int64 [n], 0 … P-1, into `present` [P], whose
-    entries are the problem's class numbers; counts [P]."""
+    entries are the problem's class numbers; counts [P]. groups int64 [n]: equal for copies of an image; None where all
+    images differ."""
 
     features: NDArray[np.float32]
     labels: NDArray[np.int64]
     present: NDArray[np.int64]
     counts: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
+
+    @property
+    def asked(self) -> NDArray[np.bool_]:
+        """[n]: the images that can be held out (`with_others`)."""
+        return with_others(self.labels, self.groups)
+
+    @property
+    def once(self) -> NDArray[np.intp]:
+        """Positions of the images, of copies under one label only the first."""
+        if self.groups is None:
+            return np.arange(len(self.labels))
+        return np.sort(np.unique(np.stack([self.labels, self.groups]), axis=1, return_index=True)[1])
+
+    @property
+    def images(self) -> int:
+        """Images that are no copies of each other."""
+        return len(self.labels) if self.groups is None else len(np.unique(self.groups))
 
 
 def labelled(problem: HeadProblem, who: str) -> Labelled:
@@ -96,8 +116,8 @@ def labelled(problem: HeadProblem, who: str) -> Labelled:
         raise UserError("a classifier needs at least two classes among the training labels", where=who)
     _check_spread(problem, who)
     return Labelled(
-        problem.features, labels.astype(np.int64), present.astype(np.int64), counts.astype(np.int64)
-    )
+        problem.features, labels.astype(np.int64), present.astype(np.int64), counts.astype(np.int64), copies_in(problem)
+    )  # fmt: skip
 
 
 def _check_spread(problem: HeadProblem, who: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError, UserError
+from tlcore.training.copies import copies_in, different, held_out_parts
 from tlcore.training.head_inputs import Float, Standard, few_threads, rotated, widened
 from tlcore.training.plan import HeadProblem
 
@@ -41,8 +42,9 @@ def logistic_head(
     """Multinomial logistic regression, L2 penalty chosen by stratified cross-validation on the log loss.
 
     Minimises sum_i v_i (-log softmax(W x_i + b)[y_i]) + ||W||^2 / (2 C) over standardised features x; C from a
-    log-spaced grid 1e-4 … 1e2 by the mean held-out log loss, from the middle on to either side until that rises clearly. With
-    two classes ||W||^2 is that of the difference of their weights, as in scikit-learn.
+    log-spaced grid 1e-4 … 1e2 by the mean held-out log loss, copies of an image held out together, from the middle on
+    to either side until that rises clearly. With two classes ||W||^2 is that of the difference of their weights, as
+    in scikit-learn.
 
     Args:
         problem: features float32 [n, d], labels int64 [n].
@@ -59,7 +61,7 @@ def logistic_head(
         UserError: fewer than two classes among the labels.
         PluginError: weights that are none: negative, not finite, or not one per image.
     """
-    features, targets = problem.features, problem.labels
+    features, targets, groups = problem.features, problem.labels, copies_in(problem)
     if weights is not None:
         counted = np.asarray(weights, dtype=np.float64)
         if counted.shape != targets.shape or not np.isfinite(counted).all() or counted.min(initial=0) < 0:
@@ -68,7 +70,8 @@ def logistic_head(
             )
         kept = counted > 0
         features, targets, weights = features[kept], targets[kept], counted[kept]
-    present, labels, counts = np.unique(targets, return_inverse=True, return_counts=True)
+        groups = None if groups is None else groups[kept]
+    present, labels = np.unique(targets, return_inverse=True)
     if len(present) < 2:
         raise UserError("a classifier needs at least two classes among the training labels")
     standardisation = Standard.of(features, weights, common=common_scale)
@@ -80,11 +83,12 @@ def logistic_head(
         ):  # with one logit the rotation costs more than it saves
             rows, axes, _ = rotated(rows)
         fits = _Fits(rows, labels, len(present))
-        splits = min(folds, int(counts.min()))
+        splits = min(folds, int(different(labels, groups).min()))
         grid = np.logspace(-4, 2, penalties) if penalties > 1 else np.array([1.0])
         best, notes, start = float(grid[len(grid) // 2]), {}, fits.zero(1)
-        if splits >= 2 and len(grid) > 1:
-            best, loss, start = _search(fits, mass, grid, splits, problem.seed)
+        held = held_out_parts(labels, groups, splits, problem.seed) if splits >= 2 and len(grid) > 1 else []
+        if held:
+            best, loss, start = _search(fits, mass, grid, held)
             notes["log_loss"] = loss
         start = fits.single_precision().fit(mass[None], best, start, HALF_WAY)
         found = fits.fit(mass[None], best, start.astype(np.float64), AT_THE_END)[:, 0]
@@ -97,13 +101,12 @@ def logistic_head(
     return weight, bias, {"penalty": 1 / best, **notes}
 
 
-def _search(fits: _Fits, mass: Float, grid: Float, splits: int, seed: int) -> tuple[float, float, Float]:
-    """The strength C with the least held-out loss, that loss, and a start for the fit to all images [k, 1, r + 1]."""
-    from sklearn.model_selection import StratifiedKFold
-
-    cutter = StratifiedKFold(splits, shuffle=True, random_state=seed)
-    held = [test for _, test in cutter.split(fits.rows, fits.labels)]
-    train = np.repeat(mass[None], splits, axis=0)
+def _search(
+    fits: _Fits, mass: Float, grid: Float, held: list[NDArray[np.intp]]
+) -> tuple[float, float, Float]:
+    """The strength C with the least held-out loss, that loss, and a start for the fit to all images [k, 1, r + 1].
+    held: positions of each part."""
+    train = np.repeat(mass[None], len(held), axis=0)
     for fold, test in enumerate(held):
         train[fold, test] = 0
     rough = fits.single_precision()
@@ -118,7 +121,7 @@ def _search(fits: _Fits, mass: Float, grid: Float, splits: int, seed: int) -> tu
     def best() -> int:
         return min(known, key=lambda place: (known[place][0], place))
 
-    look(first, rough.zero(splits))
+    look(first, rough.zero(len(held)))
     for way in (range(first + 1, len(grid)), range(first - 1, -1, -1)):
         last, rises = first, 0
         for place in way:

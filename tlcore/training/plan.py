@@ -114,7 +114,8 @@ class HeadProblem:
 
     task: "classification", or what labels are else: "regression", float64 [n] with K = 1; "multi-label", float64
     [n, K] of 0 and 1. text: embeddings float32 [p, d] of p texts in the same space as the features, unit length,
-    where the model has such a tower.
+    where the model has such a tower. groups: int64 [n]; images of one number are copies of each other, and are held
+    out together by whatever a fit chooses on held-out images. None: all differ.
     """
 
     features: NDArray[np.float32]
@@ -124,6 +125,7 @@ class HeadProblem:
     target: NDArray[np.float32] | None = None
     task: Task = "classification"
     text: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -240,7 +242,7 @@ class Setup:
     stream, in stream order, without augmentation, by the network as it is now.
     source_head: the linear layer that pretraining put on the backbone's features, for strategies with the trait
     "source-head". teacher: logits float32 [n, K] of the source's training images by a better network, in stream
-    order, for strategies with the trait "teacher". labels: of the source's training images, in stream order, as in
+    order, for strategies with the trait "teacher". labels, groups: of the source's training images, in stream order, as in
     `HeadProblem`.
     """
 
@@ -251,6 +253,7 @@ class Setup:
     source_head: nn.Linear | None = None
     teacher: NDArray[np.float32] | None = None
     labels: NDArray[Any] | None = None
+    groups: NDArray[np.int64] | None = None
 
 
 class Objective:

@@ -11,6 +11,7 @@ from tlcore.errors import UserError
 from tlcore.features.moments import Moments
 from tlcore.features.regression import RegressionMoments
 from tlcore.training.calibrated import class_scale, tag_scale
+from tlcore.training.copies import copies_in, groups_of_several
 from tlcore.training.head_inputs import Float, Standard, few_threads, labelled, widened
 from tlcore.training.plan import HeadProblem, Solved
 
@@ -47,8 +48,9 @@ def ridge_weights(moments: Moments | RegressionMoments, penalty: float) -> tuple
 def ridge_head(problem: HeadProblem, *, penalties: int) -> Solved:
     """The ridge regression (`ridge_weights`) whose penalty has the least squared leave-one-out error.
 
-    With the centred features Xc = U S V^T, one scale for all of them,, the residual of image i when it is left out is (y - f)_i /
-    (1 - h_ii), h_ii = 1/n + sum_j U_ij^2 s_j^2 / (s_j^2 + t) (Allen 1974; Hastie et al. 2009, eq. 7.64): one
+    With the centred features Xc = U S V^T, one scale for all of them, the residual of image i when it is left out is
+    (y - f)_i / (1 - h_ii), h_ii = 1/n + sum_j U_ij^2 s_j^2 / (s_j^2 + t) (Allen 1974; Hastie et al. 2009, eq. 7.64),
+    and those of copies that are left out together (I - H_gg)^-1 (y - f)_g, H_gg their block of that matrix: one
     eigendecomposition of the smaller of n x n and d x d serves all penalties t, a log-spaced grid of 1e-6 … 1e2
     of the largest s^2. Classes: one-hot targets; the outputs are multiplied by the one number with the least
     leave-one-out log loss of their softmax, so that it means something. Only images of classes with two or more are
@@ -70,8 +72,8 @@ def ridge_head(problem: HeadProblem, *, penalties: int) -> Solved:
 def _classes(problem: HeadProblem, penalties: int) -> Solved:
     known = labelled(problem, "ridge")
     targets = np.eye(len(known.present))[known.labels]
-    several = known.counts[known.labels] > 1
-    fit = _Ridge.of(problem.features, targets)
+    several = known.asked
+    fit = _Ridge.of(problem.features, targets, known.groups)
     penalty = fit.best(penalties, several)
     scale, loss = class_scale(fit.left_out(penalty), known.labels, several)
     weight, bias = fit.head(penalty)
@@ -84,7 +86,7 @@ def _numbers(problem: HeadProblem, penalties: int) -> Solved:
     targets = np.asarray(problem.labels, np.float64)[:, None]
     _check(problem, targets)
     spread = targets.std()
-    fit = _Ridge.of(problem.features, targets)
+    fit = _Ridge.of(problem.features, targets, copies_in(problem))
     penalty = fit.best(penalties)
     error = targets - fit.left_out(penalty)
     weight, bias = fit.head(penalty)
@@ -96,7 +98,7 @@ def _tags(problem: HeadProblem, penalties: int) -> Solved:
     tags = np.asarray(problem.labels, np.float64)
     varied = np.flatnonzero(np.ptp(tags, axis=0) > 0)
     _check(problem, tags[:, varied])
-    fit = _Ridge.of(problem.features, tags[:, varied])
+    fit = _Ridge.of(problem.features, tags[:, varied], copies_in(problem))
     penalty = fit.best(penalties)
     scale, offset, loss = tag_scale(fit.left_out(penalty) - tags[:, varied].mean(0), tags[:, varied])
     weight, bias = fit.head(penalty)
@@ -128,6 +130,7 @@ class _Ridge:
 
     left: U [n, r]. square: s^2 [r]. standard: the features' mean and scale. targets [n, K]; along: U^T Yc [r, K];
     rows: standardised features [n, d]. beside: Yc less its part in the span of U; free: 1 - 1/n - sum_j U_ij^2.
+    together: of copies, for each number m of them, their rows [g, m] and blocks of I - 1/n - U U^T [g, m, m].
     """
 
     left: Float
@@ -138,9 +141,10 @@ class _Ridge:
     along: Float
     beside: Float
     free: Float
+    together: tuple[tuple[NDArray[np.intp], Float], ...]
 
     @classmethod
-    def of(cls, features: NDArray[np.floating], targets: Float) -> _Ridge:
+    def of(cls, features: NDArray[np.floating], targets: Float, groups: NDArray[np.int64] | None) -> _Ridge:
         standard = Standard.of(features, common=True)
         rows = standard.apply(features)
         n, d = rows.shape
@@ -151,12 +155,15 @@ class _Ridge:
         centred = targets - targets.mean(0)
         along = left.T @ centred
         free = np.maximum(1 - 1 / n - np.square(left).sum(1), 0)
-        return cls(left, square, standard, rows, targets, along, centred - left @ along, free)
+        together = tuple(
+            (block, np.eye(block.shape[1]) - 1 / n - left[block] @ left[block].swapaxes(1, 2))
+            for block in groups_of_several(groups)
+        )
+        return cls(left, square, standard, rows, targets, along, centred - left @ along, free, together)
 
     def left_out(self, penalty: float) -> Float:
-        """What the regression of the other images foretells for each image, [n, K]."""
-        error, room = self._errors(penalty)
-        return np.asarray(self.targets - error / room)
+        """What the regression of the other images, copies aside, foretells for each image, [n, K]."""
+        return np.asarray(self.targets - self._errors(penalty))
 
     def best(self, penalties: int, asked: NDArray[np.bool_] | None = None) -> float:
         """The penalty with the least squared leave-one-out error of the images asked; the mean squared length of an
@@ -166,10 +173,7 @@ class _Ridge:
         if penalties == 1 or not rows.any():
             return float(self.square.sum() / len(self.left))
         grid = top * np.logspace(LEAST, MOST, penalties)
-        found = []
-        for penalty in grid:
-            error, room = self._errors(penalty)
-            found.append(float(np.square(error[rows] / room[rows]).sum()))
+        found = [float(np.square(self._errors(penalty)[rows]).sum()) for penalty in grid]
         return float(grid[int(np.argmin(found))])
 
     def head(self, penalty: float) -> tuple[Float, Float]:
@@ -178,9 +182,14 @@ class _Ridge:
         weight = (self.rows.T @ (self.left @ shrunk)).T
         return self.standard.unfold(weight, np.zeros(len(weight)))
 
-    def _errors(self, penalty: float) -> tuple[Float, Float]:
-        """y - f [n, K], and 1 - h_ii [n, 1], without the cancellation of small differences."""
+    def _errors(self, penalty: float) -> Float:
+        """Leave-one-out residuals [n, K], without the cancellation of small differences."""
         kept = penalty / (self.square + penalty)
         error = self.beside + self.left @ (kept[:, None] * self.along)
         room = self.free + np.square(self.left) @ kept
-        return error, np.maximum(room, 1e-12)[:, None]
+        out = error / np.maximum(room, 1e-12)[:, None]
+        for rows, base in self.together:
+            left = self.left[rows]
+            block = base + (left * kept) @ left.swapaxes(1, 2)
+            out[rows] = np.linalg.solve(block + 1e-12 * np.eye(rows.shape[1]), error[rows])
+        return np.asarray(out)

@@ -27,12 +27,14 @@ class StreamData:
     labels: int64 [n] (float32 [n] of numbers, [n, K] of tags), or None where training must not see any.
     domains: int64 [n], 0 … G-1, where the stream is of several domains: every batch then holds equal shares of them,
     whatever their sizes.
+    groups: int64 [n], as of `HeadProblem`.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     labels: NDArray[Any] | None
     domains: NDArray[np.int64] | None = None
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

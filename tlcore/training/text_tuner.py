@@ -16,6 +16,7 @@ from pydantic import Field, field_validator
 
 from tlcore.errors import PluginError, UnknownName, UserError
 from tlcore.protocols import TrainTask, Tuner
+from tlcore.training.copies import different, held_out_parts, with_others
 from tlcore.training.plan import HeadProblem, Solved
 from tlcore.values import Head
 
@@ -154,26 +155,21 @@ def unit_head(weight: Float, bias: Float, notes: Mapping[str, float]) -> Solved:
 
 
 def in_shot_parts(
-    labels: NDArray[np.int64], folds: int, seed: int
+    labels: NDArray[np.int64], folds: int, seed: int, groups: NDArray[np.int64] | None = None
 ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """(training, held-out) positions for cross-validation within the labelled images, each class spread evenly.
 
-    Images of a class that has no other are never held out. Without a class of two images: no parts.
+    Images of a class that has no other are never held out, copies (equal numbers in `groups`) together. Without a class
+    of two images: no parts.
     """
-    from sklearn.model_selection import StratifiedKFold
-
-    counts = np.bincount(labels)
-    several = np.flatnonzero(counts[labels] > 1)
+    several = np.flatnonzero(with_others(labels, groups))
     if not several.size:
         return []
-    splits = min(folds, int(counts[counts > 1].min()))
-    cutter = StratifiedKFold(splits, shuffle=True, random_state=seed)
+    counts = different(labels, groups)
+    own = None if groups is None else groups[several]
+    held = held_out_parts(labels[several], own, min(folds, int(counts[counts > 1].min())), seed)
     everything = np.arange(len(labels))
-    parts = []
-    for _, held in cutter.split(several, labels[several]):
-        out = several[held]
-        parts.append((np.setdiff1d(everything, out), out))
-    return parts
+    return [(np.setdiff1d(everything, several[rows]), several[rows]) for rows in held]
 
 
 def log_softmax(logits: Float) -> Float:
