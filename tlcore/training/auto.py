@@ -26,14 +26,15 @@ class Row:
 
 
 TABLE = (
-    Row(10, "linear-probe"),
+    Row(10, "ridge"),
     Row(100, "lp-ft", {"layer_decay": 0.75, "ema": 0.95}, epochs=5),
     Row(math.inf, "lp-ft", epochs=5),
 )
 """The first row that has room for the images is taken."""
 
-CLOSED_FORM = {"classification": "linear-probe", "regression": "ridge", "multi-label": "ridge"}
-"""What takes the place of a head in closed form, or of gradient steps that there is no time for."""
+CLOSED_FORM = "ridge"
+"""What takes the place of gradient steps that there is no time for: of the heads on cached features the best for one, five
+and twenty images a class, for labels of every kind."""
 
 MACS_PER_SECOND = 30e9
 """Multiply-accumulates per second that a machine without an accelerator is taken to do in training."""
@@ -68,15 +69,14 @@ class Auto(Tuner):
         """The name and the options of the strategy for this task; never "auto"."""
         row = _row(task)
         late = task.budget is not None and gradient_seconds(task, row.epochs) > task.budget
-        if row.epochs == 0 and task.task != "classification" or row.epochs > 0 and late:
-            return CLOSED_FORM[task.task], {}
+        if row.epochs > 0 and late:
+            return CLOSED_FORM, {}
         return row.strategy, dict(row.options)
 
     def reason(self, task: TrainTask) -> str:
         row, above = _row(task), [one.images for one in TABLE if one.images < _row(task).images]
         if self.choose(task)[0] != row.strategy:
-            closed = "a head in closed form"
-            return f"{closed}: no time for gradient steps" if row.epochs else f"{closed} for such labels"
+            return "a head in closed form: no time for gradient steps"
         return (
             f"up to {row.images:g} images a class"
             if math.isfinite(row.images)
