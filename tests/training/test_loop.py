@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -413,3 +414,22 @@ def test_training_on_cached_features_is_training_on_the_frozen_backbone(make_job
     assert all(torch.equal(value, weights(given)[name]) for name, value in weights(plain).items())
     assert all(torch.equal(v, weights(plain)[n]) for n, v in before.items() if n.startswith("backbone."))
     assert plain.network.feature_dim == 256
+
+
+def test_fits_and_objectives_are_told_which_images_are_copies(make_job: Make) -> None:
+    told: list[object] = []
+
+    def fit(problem: HeadProblem) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
+        told.append(problem.groups)
+        return np.zeros((3, problem.features.shape[1])), np.zeros(3), {}
+
+    class Asking(Supervised):
+        def setup(self, setup: Setup) -> None:
+            super().setup(setup)
+            told.append(setup.groups)
+
+    job = make_job(TrainPlan((HeadFit("asking", fit), _phase(Asking()))))
+    groups = np.arange(24) // 2
+    job.streams["source"] = replace(job.streams["source"], groups=groups)  # type: ignore[index]
+    run_plan(job)
+    assert [given is groups for given in told] == [True, True]

@@ -20,7 +20,7 @@ from tlcore.protocols import Tuner
 from tlcore.stages.base import StageContext
 from tlcore.stages.material import Material, material
 from tlcore.stages.networks import WEIGHTS, save_out_of_fold, save_predictions, save_weights
-from tlcore.stages.tables import preprocess_of, rows_of
+from tlcore.stages.tables import copies_of, preprocess_of, rows_of
 from tlcore.stages.values import Trained
 from tlcore.training.folds import FEW, FoldRun, can_part, fold_numbers, pool
 from tlcore.training.job import Measured, Picked, TrainJob, TrainResult
@@ -297,7 +297,12 @@ class _Training:
             teacher = teacher[[place[int(row)] for row in self.rows]]
         job = TrainJob(
             network=self.network, preprocess=given.preprocess, task=self.task, plan=self.plan,
-            streams={"source": StreamData(given.pixels, self.rows, _as_labels(given.targets[self.rows], given.dataset.task))},
+            streams={
+                "source": StreamData(
+                    given.pixels, self.rows, _as_labels(given.targets[self.rows], given.dataset.task),
+                    groups=copies_of(given.dataset, self.rows),
+                )
+            },
             measure=self.measure, scratch=self.scratch, seed=context.job.seed, device=context.job.device,
             features={} if known is None else {"source": known}, progress=self._progress, budget=self.clock.left(),
             precision=context.job.options.get("precision", "fp32"), decisions=context.store.root / "decisions",

@@ -126,6 +126,7 @@ def _fit_head(job: TrainJob, phase: HeadFit, state: State) -> None:
         target,
         job.task.task,
         job.text,
+        source.groups,
     )
     fitted = phase.fit(problem)
     if not isinstance(fitted, Solved):
