@@ -178,11 +178,13 @@ def _parity(job: StageJob, ref: Ref, store: Store) -> None:
 def _card(job: StageJob, ref: Ref, store: Store) -> None:
     from prefect.artifacts import create_markdown_artifact
 
+    from tlcore.report.formatting import started
     from tlcore.report.outputs import score_text
 
     record = store.read(ref, RunRecord)
+    made = started(record.chosen.strategy, record.chosen.kept_start)
     create_markdown_artifact(
-        f"**{cell(record.chosen.candidate)}, {cell(record.chosen.strategy)}**: test {score_text(record.metrics)}\n\n"
+        f"**{cell(record.chosen.candidate)}, {cell(made)}**: test {score_text(record.metrics)}\n\n"
         f"- run card: `{record.card}`\n- model: `{record.onnx}`\n- `tlcore runs open {record.run_id}`",
         key="run-card",
         description=f"run {record.run_id}",

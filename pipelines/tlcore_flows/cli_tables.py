@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.text import Text
 
+from tlcore.report.formatting import options, started
 from tlcore.report.measure import measure_of
 from tlcore.values import Metrics
 from tlcore_flows.cli_adaptation import print_adaptation
@@ -15,7 +16,7 @@ from tlcore_flows.cli_ranking import print_ranked
 
 if TYPE_CHECKING:
     from tlcore.report.measure import Measure
-    from tlcore.values import Comparison, Halving, Parity, Ranking, RunRecord
+    from tlcore.values import Comparison, Halving, Interval, Parity, Ranking, RunRecord
 
 __all__ = ["console", "percent", "print_ranking", "print_run", "table", "value_of"]
 
@@ -42,7 +43,8 @@ def print_run(record: RunRecord) -> None:
         print_adaptation(out, record.adaptation)
     out.print()
     out.print(Text(_parity(record.parity)))
-    negative = negative_transfer(record.baselines)  # said already, below the baselines
+    # said already, below the baselines
+    negative = negative_transfer(record.baselines, record.chosen.strategy)
     for warning in (text for text in record.warnings if text != negative):
         out.print(Text(f"warning: {warning}", style="yellow"))
     out.print()
@@ -71,7 +73,7 @@ def _print_trial(out: Console, trial: Halving, measure: Measure) -> None:
             str(rung.rung),
             str(rung.epochs),
             Text(rung.candidate),
-            value_of(measure, rung.validation),
+            value_of(measure, rung.validation) + _around(measure, rung.validation_ci),
             "–" if rung.loss is None else f"{rung.loss:.3f}",
             f"{rung.seconds:.1f}",
             Text(outcome),
@@ -81,22 +83,28 @@ def _print_trial(out: Console, trial: Halving, measure: Measure) -> None:
     out.print(Text(f"{trial.reason}; {trial.seconds:.0f} s of the budget of {trial.budget_seconds:g} s"))
 
 
+def _around(measure: Measure, found: Interval | None) -> str:
+    """Its interval in brackets, behind a value."""
+    return "" if found is None else f" ({value_of(measure, found.low)} to {value_of(measure, found.high)})"
+
+
 def _print_training(out: Console, record: RunRecord) -> None:
     """What the training of the result was given, and what it decided by itself."""
-    strategy = record.chosen.strategy.partition("+")[0]
     budget = record.config.get("finetune", {}).get("budget")
     if budget is not None:
         out.print(Text(f"each training: at most {budget:g} s", style="dim"))
     for trial in record.trials:
-        if (trial.candidate, trial.strategy) == (record.chosen.candidate, strategy):
+        if record.chosen.made_by(trial):
             for note in trial.notes:
                 out.print(Text(f"training: {note}", style="dim"))
 
 
 def _print_result(out: Console, record: RunRecord) -> None:
     out.print()
-    chosen = f"{record.chosen.candidate}, {record.chosen.strategy}"
-    out.print(Text(f"chosen: {chosen}", style="bold"))
+    words = started(record.chosen.strategy, record.chosen.kept_start)
+    out.print(Text(f"chosen: {record.chosen.candidate}, {words}", style="bold"))
+    if record.chosen.options:
+        out.print(Text(f"options: {options(record.chosen.options)}", style="dim"))
     if not isinstance(record.metrics, Metrics):
         _print_outputs(out, record)
         return

@@ -21,7 +21,7 @@ def publish(found: Evaluation) -> None:
     from tlcore.report.calibration_figures import reliability_diagram
     from tlcore.report.drawing import data_uri
 
-    said = transfer_sentence(found.baselines) or ""
+    said = transfer_sentence(found.baselines, found.strategy) or ""
     create_table_artifact(
         evaluation_rows(found),
         key="evaluation",

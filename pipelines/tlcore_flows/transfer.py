@@ -17,7 +17,7 @@ from prefect import flow
 from tlcore.config import RunConfig, StrategyChoice
 from tlcore.report.measure import measure_of
 from tlcore.selection.halving import achieved_in_trial
-from tlcore.stages.choice import best_trained
+from tlcore.stages.choice import best_trained, kept_start
 from tlcore.stages.runs import OpenRun, open_run
 from tlcore.stages.values import Evaluation, Trained
 from tlcore.store import Store
@@ -103,7 +103,7 @@ def _finish(run: Wiring, opened: OpenRun, base: Base) -> RunRecord:
     name = model.candidate.name
     baselines = {}
     probe, scratch = StrategyChoice(name=probe_of(base.checked.task)), config.evaluation.scratch
-    for label, choice in (("linear-probe", probe), ("scratch", scratch)):
+    for label, choice in ((probe.name, probe), ("scratch", scratch)):
         trained = try_train(run, base, name, choice, pretrained=label != "scratch")
         if trained is not None:
             baselines[f"baseline:{label}"] = trained.ref
@@ -140,16 +140,19 @@ def _finish(run: Wiring, opened: OpenRun, base: Base) -> RunRecord:
     stored = run.store.read(written, Exported)
     exported = opened.promote(run.store.folder(written) / stored.path, stored)
     strategy = f"{model.strategy}+{adaptation.kept}" if adaptation and kept else model.strategy
+    trials = tuple(_trained(run, m, found) for m, found in zip(models, tested, strict=True))
+    made = trials[models.index(model)]
+    start = "" if kept else made.kept_start
     record = RunRecord(
         run_id=opened.run_id,
         name=config.name,
         created=opened.state.created,
         data=base.checked.report,
         ranking=_with_achieved(run, base, models, tested, trial),
-        chosen=Chosen(candidate=name, strategy=strategy),
+        chosen=Chosen(candidate=name, strategy=strategy, options=made.options, kept_start=start),
         metrics=evaluation.metrics,
         baselines=evaluation.baselines,
-        trials=tuple(_trained(m, found) for m, found in zip(models, tested, strict=True)),
+        trials=trials,
         halving=trial,
         adaptation=adaptation,
         parity=run.store.read(proof, Parity),
@@ -228,7 +231,12 @@ def _with_achieved(
     return ranking.model_copy(update={"entries": entries, "achieved_measure": measure})
 
 
-def _trained(model: Model, tested: float) -> Trial:
+def _trained(run: Wiring, model: Model, tested: float) -> Trial:
+    """A row of the record; where options were searched, with those that were found."""
+    search = model.trained.search
+    found = next((one.options for one in search.trials if one.number == search.best), {}) if search else {}
+    options = model.choice.options | found
+    strategy = open_registry(run.store.root).build("tuner", model.strategy, options)
     return Trial(
         candidate=model.candidate.name,
         strategy=model.strategy,
@@ -239,4 +247,6 @@ def _trained(model: Model, tested: float) -> Trial:
         validation_ci=model.trained.validation_ci,
         validated_on=model.trained.validated_on,
         notes=model.trained.checkpoint.notes,
+        options=strategy.model_dump(mode="json", exclude_defaults=True),
+        kept_start=kept_start(model.trained),
     )

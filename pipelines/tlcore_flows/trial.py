@@ -93,6 +93,7 @@ def _rung(step: Attempt, trained: Trained | None, run: Wiring, images: int | Non
     return made.model_copy(
         update={
             "validation": trained.validation,
+            "validation_ci": trained.validation_ci,
             "loss": trained.checkpoint.measures.get("validation_loss"),
             "seconds": round(max(trained.seconds, epochs), 3),
         }

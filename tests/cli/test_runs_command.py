@@ -116,6 +116,19 @@ def test_a_run_nobody_knows_is_refused(record: RunRecord, tlcore: Callable[..., 
     assert record.run_id in outcome.err
 
 
+def test_the_summary_says_what_a_strategy_kept_and_its_options(
+    record: RunRecord, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = record.chosen.model_copy(update={"strategy": "lp-ft", "options": {"lr": 0.01}})
+    cli_tables.print_run(record.model_copy(update={"chosen": chosen}))
+    assert "kept its start" not in capsys.readouterr().out
+    kept = chosen.model_copy(update={"kept_start": "the linear probe"})
+    cli_tables.print_run(record.model_copy(update={"chosen": kept}))
+    out = capsys.readouterr().out
+    assert f"chosen: {chosen.candidate}, lp-ft, which kept its start: the linear probe" in out
+    assert "options: lr = 0.01" in out
+
+
 def test_the_summary_says_what_was_cached(record: RunRecord, capsys: pytest.CaptureFixture[str]) -> None:
     cli_tables.print_run(record.model_copy(update={"cached": tuple(record.seconds)}))
     assert "all cached" in capsys.readouterr().out

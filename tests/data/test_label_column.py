@@ -66,3 +66,11 @@ def test_labels_that_do_not_fit_the_task_are_named_by_row() -> None:
         read_labels(text("a"), task="classification", separator="|")
     with pytest.raises(UserError, match="blank tag: row 1"):
         read_labels(pl.Series([["a", " "]]))
+
+
+@pytest.mark.parametrize("labels", [pl.Series([1.5, None, 2.0]), text("1.5", None, "2")])
+@pytest.mark.parametrize("separator", [None, ";"])
+def test_a_column_of_numbers_is_not_taken_for_tags(labels: pl.Series, separator: str | None) -> None:
+    with pytest.raises(UserError, match='column "age" holds numbers, not tags') as caught:
+        read_labels(labels, task="multi-label", separator=separator, column="age", where="list.csv")
+    assert caught.value.where == "list.csv" and "task = regression" in (caught.value.hint or "")

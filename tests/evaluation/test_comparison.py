@@ -9,6 +9,7 @@ from scipy.stats import ttest_rel
 from tlcore.errors import UserError
 from tlcore.evaluation.comparison import (
     LINEAR_PROBE,
+    RIDGE,
     SCRATCH,
     compare,
     compare_scores,
@@ -172,6 +173,38 @@ def test_what_transfer_brings_is_one_sentence_about_scratch_and_the_frozen_probe
 def test_a_linear_probe_is_not_held_against_itself() -> None:
     said = transfer_sentence(both((30, 2), (0, 0)), "linear-probe")
     assert said is not None and "Transfer pays" in said and "frozen probe" not in said
+
+
+@pytest.mark.parametrize(
+    ("probe", "end"),
+    [
+        ((30, 2), "; it is better than a probe on the frozen source model by 27.5 points"),
+        ((2, 30), "; a probe on the frozen source model is better by 27.5 points"),
+        ((12, 11), "the difference is 1.1 points"),
+    ],
+)
+def test_a_result_that_was_trained_from_scratch_owes_nothing_to_a_source_model(
+    probe: tuple[int, int], end: str
+) -> None:
+    baselines = both((2, 30), probe)
+    said = transfer_sentence(baselines, "scratch")
+    assert said is not None and said.startswith("No source model was used: ") and end in said
+    assert transfer_sentence(baselines[:1], "scratch+dann") == (
+        "No source model was used: the result was trained from scratch."
+    )
+    assert negative_transfer(baselines) is not None and negative_transfer(baselines, "scratch") is None
+
+
+def test_the_probe_of_numbers_is_called_what_it_is() -> None:
+    scratch, probe = both((30, 2), (20, 2))
+    of_numbers = [
+        entry.model_copy(update={"baseline": name, "measure": "mean absolute error"})
+        for entry, name in ((scratch, SCRATCH), (probe, RIDGE))
+    ]
+    said = transfer_sentence(of_numbers, "lp-ft")
+    assert said is not None and "and than its frozen probe by" in said
+    said = transfer_sentence(of_numbers, "ridge")
+    assert said is not None and "frozen probe" not in said
 
 
 def test_without_a_from_scratch_baseline_only_the_probe_is_spoken_of() -> None:

@@ -200,6 +200,9 @@ def published(value: Value, job: StageJob, root: Path) -> list[Any]:
         )
 
 
+MAIN = {"baseline:majority": (Ref(stage="train", key="k", path="p"),)}
+
+
 def trusted() -> Evaluation:
     """An evaluation with all that there can be of it."""
     p, y = np.array([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.2, 0.8]]), np.array([0, 0, 1, 1])
@@ -214,6 +217,21 @@ def trusted() -> Evaluation:
             "classes": names,
         }
     )
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_probe_is_not_told_that_it_is_no_better_than_itself(store: Path) -> None:
+    same = Comparison(
+        baseline="linear-probe", accuracy=0.5, difference=0.0, difference_ci=Interval(low=-0.1, high=0.1), better=False,
+    )  # fmt: skip
+    found = EVALUATION.model_copy(update={"baselines": (same,), "strategy": "linear-probe"})
+    job = StageJob(stage="evaluate", inputs=MAIN)
+
+    def said(value: Evaluation, key: str) -> str:
+        return next(a.description for a in published(value, job, store / key) if a.key == "evaluation")
+
+    assert "frozen probe" not in said(found, "probe")
+    assert "frozen probe" in said(found.model_copy(update={"strategy": "lp-ft"}), "lp-ft")
 
 
 def test_the_tables_of_an_evaluation_hold_its_numbers_and_no_markup() -> None:
@@ -241,9 +259,6 @@ def test_the_tables_of_an_evaluation_hold_its_numbers_and_no_markup() -> None:
     assert only["log loss before"] == test["log loss after"] and only["log loss after"] is None
     suspects = evaluation_artifacts.label_error_rows(found.label_errors)
     assert {row["label"] for row in suspects} <= {"ant", "b \\| ee"} and len(suspects) == 2
-
-
-MAIN = {"baseline:majority": (Ref(stage="train", key="k", path="p"),)}
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -137,3 +137,33 @@ def test_a_strategy_is_left_out_for_a_candidate_that_lacks_what_it_needs(place: 
         "co-tuning was left out for test_resnet: its weights carry no head" in text
         for text in record.warnings
     )
+
+
+def test_rows_of_one_strategy_say_their_options_and_one_that_kept_its_probe_says_so(
+    place: Path, store: Path
+) -> None:
+    spoilt = {"name": "lp-ft", "epochs": 1, "batch_size": 4, "lr": 0.01, "head_factor": 100.0}
+    finetune = {
+        "try": ["prototype", {"name": "prototype", "metric": "mahalanobis"}, spoilt],
+        "validation": "held-out",
+    }
+    record = run(place, store, finetune=finetune)
+    cosine, mahalanobis, tuned = record.trials
+    assert (cosine.options, mahalanobis.options) == ({}, {"metric": "mahalanobis"})
+    assert tuned.kept_start == "the linear probe" and cosine.kept_start == ""
+    assert {"epochs": 1, "lr": 0.01}.items() <= tuned.options.items() and "smoothing" not in tuned.options
+    (made,) = [trial for trial in record.trials if record.chosen.made_by(trial)]
+    assert (record.chosen.options, record.chosen.kept_start) == (made.options, made.kept_start)
+    validate(run_document(record), RUN_SCHEMA)
+
+
+def test_the_probe_of_numbers_is_called_ridge(place: Path, store: Path) -> None:
+    rows = [
+        f"{path.relative_to(place / 'photos')},{number % 7 + 0.5}"
+        for number, path in enumerate(sorted((place / "photos").rglob("*.png")))
+    ]
+    (place / "photos" / "list.csv").write_text("\n".join(["uri,label", *rows]))
+    source = {"name": "manifest", "path": str(place / "photos" / "list.csv")}
+    record = run(place, store, data={"source": source}, finetune={"try": ["ridge"]})
+    assert {entry.baseline for entry in record.baselines} == {"mean", "ridge", "scratch"}
+    assert "ridge, frozen" in Path(record.card).read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import pytest
 
 from tests.stages.conftest import write_images, write_zoo
 from tlcore.config import parse_config
+from tlcore.evaluation.metrics import wilson
 from tlcore.report.document import RUN_SCHEMA, run_document
 from tlcore.selection.halving import achieved_in_trial
 from tlcore.values import RunRecord
@@ -58,6 +59,9 @@ def test_rungs_are_trainings_in_the_store_and_the_winner_alone_is_trained_in_ful
     # Equal weights train alike: what decides is the place on the shortlist.
     assert [(r.candidate, r.rung, r.epochs) for r in trial.rungs[3:]] == [(n, 2, 2) for n in shortlist[:2]]
     assert all(r.validation is not None and r.loss is not None and r.seconds > 0 for r in trial.rungs)
+    for rung in trial.rungs:
+        assert rung.images and rung.validation is not None
+        assert rung.validation_ci == wilson(rung.validation, rung.images)
     assert trial.winner == shortlist[0] == record.chosen.candidate
     assert (trial.strategy, trial.reason, record.warnings) == ("lp-ft", "one candidate was left", ())
     assert [(t.candidate, t.strategy) for t in record.trials] == [

@@ -10,6 +10,8 @@ import pytest
 from tests.report.pages import Page, page
 from tlcore.evaluation.comparison import compare, negative_transfer
 from tlcore.report.card import render
+from tlcore.report.document import run_document
+from tlcore.report.formatting import started
 from tlcore.selection.halving import achieved_in_trial
 from tlcore.values import (
     Chosen,
@@ -408,3 +410,52 @@ def test_an_adapted_model_is_found_among_the_trials_by_its_tuner(make: Make) -> 
     text = page(record).text
     assert "fonts-resnet10t with lp-ft+dann answers" in text
     assert "fonts-resnet10t lp-ft chosen 94.3 %" in text
+
+
+def test_a_strategy_that_kept_its_start_is_called_what_it_is(make: Make) -> None:
+    record = make(adaptation=None)
+    chosen = record.chosen.model_copy(update={"kept_start": "the linear probe"})
+    rows = tuple(
+        trial.model_copy(update={"kept_start": "the linear probe"}) if record.chosen.made_by(trial) else trial
+        for trial in record.trials
+    )
+    text = page(record.model_copy(update={"chosen": chosen, "trials": rows})).text
+    assert "with lp-ft , which kept its start: the linear probe, answers 9" in text
+    assert text.count("kept the linear probe") == 1
+    assert "which kept its start" not in page(record).text
+    assert started("full", "its start") == "full, which kept its start"
+
+
+def test_rows_of_one_strategy_are_told_apart_by_their_options_and_one_is_chosen(make: Make) -> None:
+    record = make(adaptation=None)
+    rows = [
+        record.trials[0].model_copy(update={"strategy": "prototype", "options": options})
+        for options in ({}, {"metric": "mahalanobis", "sam": None})
+    ]
+    chosen = Chosen(candidate=rows[1].candidate, strategy="prototype", options=rows[1].options)
+    made = record.model_copy(update={"trials": tuple(rows), "chosen": chosen})
+    shown = page(made)
+    assert "metric = mahalanobis, sam = none" in shown.text
+    assert [a.get("class") for tag, a in shown.elements if tag == "span"].count(
+        "tag"
+    ) == 2  # the other: the ranking's
+    document = run_document(made)
+    assert [row["options"] for row in document["trained"]] == [{}, {"metric": "mahalanobis", "sam": None}]
+    assert document["chosen"]["options"] == rows[1].options
+
+
+def test_validation_in_the_trial_has_its_interval(make: Make) -> None:
+    record = make()
+    trial = record.halving
+    assert trial is not None
+    rung = trial.rungs[0].model_copy(update={"validation_ci": Interval(low=0.801, high=0.922)})
+    text = page(
+        record.model_copy(update={"halving": trial.model_copy(update={"rungs": (rung, *trial.rungs[1:])})})
+    ).text
+    assert "87.1 % 80.1 – 92.2 %" in text
+
+
+def test_how_a_network_was_validated_may_take_two_lines_beside_the_curves(make: Make) -> None:
+    elements = page(make(adaptation=None)).elements
+    assert [a for tag, a in elements if tag == "small" and a.get("class") == "how"]
+    assert ("table", {"class": "trained"}) in elements

@@ -27,7 +27,12 @@ def test_the_run_document_follows_its_schema(record: RunRecord) -> None:
 def test_the_run_document_has_what_scripts_were_promised(record: RunRecord) -> None:
     document = run_document(record)
     assert document["run_id"] == record.run_id
-    assert document["chosen"] == {"candidate": "fonts-resnet10t", "strategy": "lp-ft"}
+    assert document["chosen"] == {
+        "candidate": "fonts-resnet10t",
+        "strategy": "lp-ft",
+        "options": {},
+        "kept_start": "",
+    }
     assert document["metrics"]["accuracy"] == record.metrics.accuracy
     low, high = document["metrics"]["accuracy_ci"]
     assert low < document["metrics"]["accuracy"] < high

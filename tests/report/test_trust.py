@@ -12,7 +12,7 @@ from tests.report.pages import Page, page
 from tlcore.evaluation.calibration import fit_temperature
 from tlcore.report.calibration_figures import merged, reliability_diagram
 from tlcore.report.document import run_document
-from tlcore.values import Reliability, RunRecord
+from tlcore.values import Reliability, ReliabilityBin, RunRecord
 
 Make = Callable[..., RunRecord]
 
@@ -156,3 +156,12 @@ def test_a_reliability_diagram_of_few_or_no_bins_can_be_drawn(bins: int, record:
     assert whole is not None
     few = Reliability(images=1, log_loss=0, calibration_error=0, bins=whole.bins[:bins])
     assert reliability_diagram(few).axes and reliability_diagram(few, whole).axes
+
+
+@pytest.mark.parametrize("sure", [0.4, 0.93, 0.99, 1.0])
+def test_no_axis_of_a_reliability_diagram_names_more_than_100_percent(sure: float) -> None:
+    bins = (ReliabilityBin(confidence=sure, accuracy=0.9, images=50),)
+    (axes,) = reliability_diagram(Reliability(images=50, log_loss=0, calibration_error=0, bins=bins)).axes
+    for ticks, (low, high) in ((axes.get_xticks(), axes.get_xlim()), (axes.get_yticks(), axes.get_ylim())):
+        shown = [tick for tick in ticks if low <= tick <= high]
+        assert len(shown) >= 3 and 0.85 < max(shown) < 1 + 1e-6

@@ -129,7 +129,7 @@ def test_the_exported_file_answers_numbers_and_tags_right(chain: Chain, tmp_path
     model = chain.train(data, pixels, candidate, "lp-ft", {"epochs": 2})
     trained = chain.store.read(model, Trained)
     assert trained.checkpoint.task == task and trained.validation > 0.9
-    inputs = {"data": data, "model": model, "baseline:linear-probe": probe}
+    inputs = {"data": data, "model": model, "baseline:ridge": probe}
     found = chain.store.read(chain("evaluate", inputs=inputs, options={"replicates": 200}), Evaluation)
     assert isinstance(found.metrics, NumberMetrics if task == "regression" else TagMetrics)
     assert found.metrics.score > 0.9

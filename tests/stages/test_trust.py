@@ -141,6 +141,17 @@ def test_several_domains_have_a_row_each_and_one_has_none(chain: Chain, tmp_path
     assert by_name["target"].accuracy == found.metrics.accuracy
 
 
+def test_an_evaluation_knows_what_made_the_result_and_scratch_is_not_held_against_itself(
+    bench: Bench,
+) -> None:
+    assert bench.evaluate(bench.plain).strategy == "linear-probe"
+    scratch = bench.chain.train(bench.data, bench.pixels, bench.candidate, "scratch", {"epochs": 1})
+    own = bench.evaluate(scratch, baseline__scratch=scratch)
+    assert own.strategy == "scratch" and not any("transfer" in text for text in own.warnings)
+    other = bench.evaluate(bench.plain, baseline__scratch=bench.plain)
+    assert any("No benefit of transfer" in text for text in other.warnings)
+
+
 def test_a_real_training_of_few_images_brings_its_own_calibration_and_judges_its_labels(bench: Bench) -> None:
     found = bench.evaluate(bench.plain)
     assert found.calibration is not None and "few" in found.calibration.why and not found.calibration.kept

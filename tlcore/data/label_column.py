@@ -52,6 +52,12 @@ def read_labels(
             hint="leave one of them out",
         )
     if task == "multi-label":
+        if not listed and _numbers_or_classes(labels) == "regression":
+            raise UserError(
+                f'the column "{column}" holds numbers, not tags',
+                where=where,
+                hint="task = regression, or leave the task out; tags are lists, or text with a separator between them",
+            )
         return task, _tags(labels, separator or SEPARATOR, where)
     if listed:
         raise UserError(f'the column "{column}" holds lists, which are tags: task = multi-label', where=where)

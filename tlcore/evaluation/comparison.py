@@ -15,6 +15,7 @@ __all__ = [
     "LINEAR_PROBE",
     "MAJORITY",
     "MEAN_ABSOLUTE_ERROR",
+    "RIDGE",
     "SCRATCH",
     "SHARES",
     "compare",
@@ -29,6 +30,8 @@ MAJORITY = "majority"
 """Always the most frequent training class."""
 LINEAR_PROBE = "linear-probe"
 """A linear head on the frozen features of the best candidate."""
+RIDGE = "ridge"
+"""The same where labels are numbers or tags: a ridge regression on these features."""
 SCRATCH = "scratch"
 """The same network from a random initialisation, by the strategy that the run names: what transfer has to beat."""
 
@@ -148,12 +151,15 @@ def majority(train_labels: ArrayLike, classes: Sequence[str]) -> int:
 def transfer_sentence(comparisons: Iterable[Comparison], strategy: str = "") -> str | None:
     """What transfer is shown to bring, in one sentence: against the same network from scratch and the frozen probe.
 
-    strategy: of the result; a linear probe is not held against itself. None without either baseline.
+    strategy: of the result; a probe is not held against itself, and what was trained from scratch owes nothing to a
+    source model. None without either baseline.
     """
     by_name = {entry.baseline: entry for entry in comparisons}
-    scratch, probe = by_name.get(SCRATCH), by_name.get(LINEAR_PROBE)
+    scratch, probe = by_name.get(SCRATCH), by_name.get(LINEAR_PROBE, by_name.get(RIDGE))
     name = strategy.partition("+")[0]
-    if name == LINEAR_PROBE or (name == "ridge" and probe is not None and probe.measure != "accuracy"):
+    if name == SCRATCH:
+        return f"No source model was used: the result was trained from scratch{_against_probe(probe)}."
+    if name == LINEAR_PROBE or (name == RIDGE and probe is not None and probe.measure != "accuracy"):
         probe = None
     if scratch is None:
         return None if probe is None else f"Against its frozen probe: {sentence(probe)}."
@@ -173,11 +179,29 @@ def transfer_sentence(comparisons: Iterable[Comparison], strategy: str = "") -> 
     return f"{pays}{_probe(probe)}."
 
 
-def negative_transfer(comparisons: Iterable[Comparison]) -> str | None:
-    """What to tell a reader when the result is not shown to beat the same network from scratch; else None."""
+def negative_transfer(comparisons: Iterable[Comparison], strategy: str = "") -> str | None:
+    """What to tell a reader when the result is not shown to beat the same network from scratch; else None.
+
+    strategy: of the result; of one that was itself trained from scratch there is nothing to tell.
+    """
     entries = tuple(comparisons)
+    if strategy.partition("+")[0] == SCRATCH:
+        return None
     scratch = next((entry for entry in entries if entry.baseline == SCRATCH), None)
     return None if scratch is None or scratch.better else transfer_sentence((scratch,))
+
+
+def _against_probe(probe: Comparison | None) -> str:
+    """The second half of a sentence about a result that was trained from scratch."""
+    if probe is None:
+        return ""
+    if probe.better:
+        return f"; it is better than a probe on the frozen source model by {_gap(probe)}"
+    if probe.difference_ci.high < 0:
+        return f"; a probe on the frozen source model is better by {_gap(probe, flipped=True)}"
+    return (
+        f"; against a probe on the frozen source model the difference is {_gap(probe)}, which includes zero"
+    )
 
 
 def _probe(probe: Comparison | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tlcore.report.drawing import ACCENT, MUTED, SECOND, SOFT, axes_style, legend, mark, new_figure
 from tlcore.report.figures import percent_ticks
@@ -36,7 +37,10 @@ def reliability_diagram(answers: Reliability, before: Reliability | None = None)
         sizes = 12 + 280 * n / max(one.images, 1)
         axes.scatter(x, y, s=sizes, color=colour, alpha=alpha, linewidth=0, zorder=3, clip_on=False)
     lowest = min([b.confidence for one, *_ in series for b in merged(one)], default=0.0)
-    axes.set_xlim(max(0.0, np.floor(10 * lowest) / 10 - 0.02), 1.02)
+    left = max(0.0, np.floor(10 * lowest) / 10 - 0.02)
+    axes.set_xticks([tick for tick in MaxNLocator(6).tick_values(left, 1.0) if left <= tick <= 1 + 1e-9])
+    axes.set_yticks(np.linspace(0, 1, 6))
+    axes.set_xlim(left, 1.02)  # room for a dot at 100 %, which no tick names
     axes.set_ylim(-0.02, 1.04)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(percent_ticks)

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from tlcore.evaluation.comparison import (
     LINEAR_PROBE,
     MAJORITY,
+    RIDGE,
     SCRATCH,
     negative_transfer,
 )
@@ -35,13 +36,14 @@ from tlcore.report.trust import (
     transfer_view,
 )
 from tlcore.report.verdicts import NOT_MEASURABLE
-from tlcore.values import SOURCE_ONLY, Metrics, RunRecord
+from tlcore.values import SOURCE_ONLY, Metrics, RunRecord, Trial
 
 __all__ = ["render"]
 
 BASELINES = {
     MAJORITY: "most frequent class",
     LINEAR_PROBE: "linear probe, frozen",
+    RIDGE: "ridge, frozen",
     SCRATCH: "same network from scratch",
     SOURCE_ONLY: "before adaptation",
     "mean": "the mean of the training labels",
@@ -51,6 +53,7 @@ BASELINES = {
 _PHRASES = {
     MAJORITY: "always answering the most frequent class",
     LINEAR_PROBE: "a linear probe on frozen features",
+    RIDGE: "a ridge regression on frozen features",
     SCRATCH: "the same network trained from scratch",
     SOURCE_ONLY: "the same model before adaptation",
     "mean": "always answering the mean",
@@ -65,7 +68,7 @@ def render(record: RunRecord) -> str:
     file is complete: it makes no request, and may be mailed.
     """
     template = _environment().get_template("card.html.j2")
-    negative = negative_transfer(record.baselines)
+    negative = negative_transfer(record.baselines, record.chosen.strategy)
     warnings = dict.fromkeys((*record.warnings, *record.metrics.warnings))
     return template.render(
         record=record,
@@ -73,7 +76,6 @@ def render(record: RunRecord) -> str:
         verdict=_verdict(record),
         transfer=transfer_view(record),
         warnings=[text for text in warnings if text != negative],
-        trained=_trained(record),
         tested=_tested(record),
         results=_results(record),
         baselines=sorted(record.baselines, key=lambda entry: -entry.accuracy),
@@ -113,6 +115,7 @@ def _environment() -> jinja2.Environment:
         "interval",
         "moment",
         "number",
+        "options",
         "percent",
         "rate",
         "scientific",
@@ -120,17 +123,13 @@ def _environment() -> jinja2.Environment:
         "seconds",
         "signed_points",
         "size",
+        "started",
     ):
         environment.filters[name] = getattr(formatting, name)
     environment.filters["baseline"] = lambda name: BASELINES.get(name, name)
     environment.globals["DASH"] = formatting.DASH
     environment.globals["NOT_MEASURABLE"] = NOT_MEASURABLE
     return environment
-
-
-def _trained(record: RunRecord) -> tuple[str, str]:
-    """Candidate and tuner of the chosen model: "lp-ft+dann" was trained by lp-ft and then adapted."""
-    return record.chosen.candidate, record.chosen.strategy.partition("+")[0]
 
 
 def _tested(record: RunRecord) -> str:
@@ -172,17 +171,21 @@ def _results(record: RunRecord) -> Markup | None:
 
 
 def _curves(record: RunRecord) -> Markup | None:
-    names = [f"{trial.candidate} · {trial.strategy}" for trial in record.trials]
+    names = [_named(trial) for trial in record.trials]
     histories = dict(zip(names, (trial.history for trial in record.trials), strict=True))
     if not any(histories.values()):
         return None
-    chosen = " · ".join(_trained(record))
+    chosen = next((_named(trial) for trial in record.trials if record.chosen.made_by(trial)), "")
     return Markup(svg(curves(histories, chosen), "Training loss and validation measure by epoch"))
+
+
+def _named(trial: Trial) -> str:
+    return " · ".join(filter(None, (trial.candidate, trial.strategy, formatting.options(trial.options))))
 
 
 def _scratch(record: RunRecord) -> str:
     """The strategy of the from-scratch baseline with its options, as the configuration says it."""
     choice = record.config.get("evaluation", {}).get("scratch", {})
     name = choice.get("name", "")
-    options = ", ".join(f"{key} = {value}" for key, value in choice.get("options", {}).items())
+    options = formatting.options(choice.get("options", {}))
     return f"{name}, {options}" if options else str(name)

@@ -16,6 +16,7 @@ __all__ = [
     "interval",
     "moment",
     "number",
+    "options",
     "percent",
     "rate",
     "scientific",
@@ -23,6 +24,7 @@ __all__ = [
     "seconds",
     "signed_points",
     "size",
+    "started",
     "toml",
 ]
 
@@ -148,3 +150,15 @@ def _value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(entry) for entry in value) + "]"
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def options(values: Mapping[str, Any]) -> str:
+    """{"epochs": 15, "sam": None} -> "epochs = 15, sam = none"."""
+    return ", ".join(f"{name} = {'none' if value is None else value}" for name, value in values.items())
+
+
+def started(strategy: str, kept_start: str) -> str:
+    """A strategy, and what it kept where no epoch was better: "lp-ft, which kept its start: the linear probe"."""
+    if not kept_start:
+        return strategy
+    return f"{strategy}, which kept its start" + (f": {kept_start}" if kept_start != "its start" else "")

@@ -45,7 +45,9 @@ def transfer_view(record: RunRecord) -> TransferView | None:
     if said is None:
         return None
     head, _, rest = said.partition(":")
-    return TransferView(head, rest.strip(), negative_transfer(record.baselines) is not None)
+    return TransferView(
+        head, rest.strip(), negative_transfer(record.baselines, record.chosen.strategy) is not None
+    )
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from tlcore.evaluation.gate import KEPT, NOT_KEPT, verdict
 from tlcore.stages.values import Trained
 from tlcore.values import SOURCE_ONLY, Adaptation, Adapted
 
-__all__ = ["best_trained", "judge_adapters"]
+__all__ = ["best_trained", "judge_adapters", "kept_start"]
 
+PROBE = "probe"
+"""Name of the head fit that tuners of the network begin with (`tlcore.training.network_tuner.probe`)."""
 _Tag = TypeVar("_Tag")
 
 
@@ -20,6 +23,37 @@ def best_trained(trained: Sequence[tuple[_Tag, Trained]]) -> tuple[_Tag, Trained
         trained,
         key=lambda pair: (pair[1].validation, -pair[1].checkpoint.measures.get("validation_loss", 0.0)),
     )
+
+
+def kept_start(trained: Trained) -> str:
+    """What a training ended with where no epoch was better than its start: "the linear probe" of the same features
+    ("the ridge" of numbers and tags), or "its start" where no probe came before; else empty.
+
+    Lines of a history that tell a training loss are epochs of gradient steps; what comes before them fitted the head.
+    """
+    checkpoint = trained.checkpoint
+    if trained.search is not None and trained.search.soup is not None and trained.search.soup.kept:
+        return ""
+    epochs = [line for line in checkpoint.history if "total" in line.losses]
+    probes = [line for line in checkpoint.history if line.phase == PROBE]
+    if (
+        checkpoint.chosen_epoch is None
+    ):  # a head in closed form, or cross-validation ended the training at its start
+        kept = not epochs and (bool(probes) or not checkpoint.history)
+    elif checkpoint.chosen_epoch == 0:  # of the last phase: those before it may have got further
+        several = len({line.phase for line in epochs}) > 1
+        kept = not several or bool(probes) and _same(probes[-1].measures, checkpoint.measures)
+    else:
+        kept = False
+    if not kept:
+        return ""
+    probe = "the linear probe" if checkpoint.task == "classification" else "the ridge"
+    return probe if probes else "its start"
+
+
+def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    common = set(one) & set(other)
+    return bool(common) and all(math.isclose(one[name], other[name], rel_tol=1e-6) for name in common)
 
 
 def judge_adapters(

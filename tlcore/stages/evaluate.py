@@ -12,7 +12,7 @@ from tlcore.evaluation.metrics import measure
 from tlcore.evaluation.rows import per_domain
 from tlcore.stages.base import StageContext
 from tlcore.stages.evaluate_outputs import evaluate_outputs
-from tlcore.stages.export import checkpoint_of, temperature_of
+from tlcore.stages.export import checkpoint_of, strategy_of, temperature_of
 from tlcore.stages.networks import load_out_of_fold, load_predictions
 from tlcore.stages.tables import load_table, rows_of
 from tlcore.stages.values import AdaptedModel, CheckedData, Evaluation, Trained
@@ -63,11 +63,12 @@ def evaluate(context: StageContext) -> Evaluation:
             baselines.append(
                 compare(correct, theirs, name.removeprefix("baseline:"), replicates=replicates, seed=seed)
             )
-    flagged = negative_transfer(baselines)
+    strategy = strategy_of(context)
+    flagged = negative_transfer(baselines, strategy)
     return Evaluation(
         metrics=metrics, baselines=tuple(baselines), domain=domain, classes=dataset.classes,
         warnings=(*notes, *((flagged,) if flagged else ())), calibration=_calibration(context),
-        uncalibrated=reliability(raw, labels[rows]) if temperature != 1 else None,
+        uncalibrated=reliability(raw, labels[rows]) if temperature != 1 else None, strategy=strategy,
         label_errors=_label_errors(context, dataset, labels), domains=_domains(context, dataset, labels),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ from tlcore.evaluation.comparison import negative_transfer
 from tlcore.evaluation.regression_metrics import compare_numbers, measure_numbers
 from tlcore.evaluation.tag_metrics import compare_tags, measure_tags
 from tlcore.stages.base import StageContext
+from tlcore.stages.export import strategy_of
 from tlcore.stages.networks import load_predictions
 from tlcore.stages.tables import rows_of
 from tlcore.stages.values import Evaluation
@@ -57,8 +58,9 @@ def evaluate_outputs(
             compare(outputs, theirs, truth, name, replicates=replicates, seed=seed)
             for name, theirs in answers.items()
         ]
-    flagged = negative_transfer(baselines)
+    strategy = strategy_of(context)
+    flagged = negative_transfer(baselines, strategy)
     return Evaluation(
         metrics=metrics, baselines=tuple(baselines), domain=domain, classes=dataset.classes,
-        warnings=(*notes, *((flagged,) if flagged else ())),
+        warnings=(*notes, *((flagged,) if flagged else ())), strategy=strategy,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from tlcore.training.network import Network
 from tlcore.training.predict import predict
 from tlcore.values import SOURCE, TARGET, Checkpoint, Exported, Parity
 
-__all__ = ["checkpoint_of", "export", "parity", "temperature_of"]
+__all__ = ["checkpoint_of", "export", "parity", "strategy_of", "temperature_of"]
 
 _BATCH = 64
 
@@ -31,6 +31,13 @@ def checkpoint_of(context: StageContext, name: str) -> Checkpoint:
     if context.ref(name).stage == "adapt":
         return context.read(name, AdaptedModel).checkpoint
     return context.read(name, Trained).checkpoint
+
+
+def strategy_of(context: StageContext) -> str:
+    """What made the model: a tuner's name, and "TUNER+ADAPTER" of an adapted one whose start is an input too."""
+    name, start = checkpoint_of(context, "model").strategy, "baseline:source-only"
+    adapted = context.ref("model").stage == "adapt" and start in context.job.inputs
+    return f"{checkpoint_of(context, start).strategy}+{name}" if adapted else name
 
 
 def temperature_of(context: StageContext, checkpoint: Checkpoint) -> float:

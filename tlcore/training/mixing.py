@@ -6,6 +6,7 @@ timm draws from Python's and NumPy's global generators; here they are seeded for
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -22,6 +23,8 @@ from tlcore.errors import UserError
 __all__ = ["mixed", "randomly_augmented", "seeded"]
 
 _GLOBALS = Lock()
+_TRANSFORM_SETS = ("weights", "3a", "3aw")
+"""Names that RandAugment's section "t" may give; timm takes any other for its default."""
 
 
 @contextmanager
@@ -79,6 +82,21 @@ def randomly_augmented(pixels: NDArray[np.uint8], policy: str, seed: int) -> NDA
     return np.stack(made)
 
 
+def _refuse_ignored(policy: str) -> None:
+    """timm leaves out, without a word, sections that hold no number and sets of transforms that it does not know.
+
+    Raises:
+        ValueError: such a section.
+    """
+    for section in policy.split("-")[1:]:
+        if policy.startswith("rand") and section.startswith("t"):
+            known = section[1:] in _TRANSFORM_SETS
+        else:
+            known = re.search(r"\d", section) is not None  # whether its key is known timm asks itself
+        if not known:
+            raise ValueError(f'the part "{section}" means nothing to it')
+
+
 @lru_cache(maxsize=8)
 def _policy(policy: str, height: int, width: int) -> Any:
     from timm.data.auto_augment import (
@@ -95,9 +113,10 @@ def _policy(policy: str, height: int, width: int) -> Any:
         else auto_augment_transform
     )
     try:
+        _refuse_ignored(policy)
         return make(policy, {"translate_const": int(0.45 * min(height, width)), "img_mean": (124, 116, 104)})
     except (AssertionError, ValueError, KeyError) as error:
         raise UserError(
-            f'timm knows no augmentation policy "{policy}": {error or "it cannot be read"}',
+            f'timm knows no augmentation policy "{policy}": {str(error) or "it cannot be read"}',
             hint='write one like "rand-m9-mstd0.5", "augmix-m3-w3" or "original"',
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from tlcore.values.base import Interval, Value
+from tlcore.values.base import Interval, Json, Value
 from tlcore.values.models import Epoch
 
 
@@ -77,6 +77,11 @@ class Trial(Value):
     validation_ci: Interval | None = None
     validated_on: str = Field("", description='"5-fold cross-validation, 50 images", "held-out, 120 images"')
     notes: tuple[str, ...] = Field((), description="what training decided by itself")
+    options: dict[str, Json] = Field({}, description="of the strategy, those that differ from its defaults")
+    kept_start: str = Field(
+        "",
+        description='where no epoch was better than the start: what that is, "the linear probe" or "its start"',
+    )
 
 
 class Rung(Value):
@@ -89,6 +94,7 @@ class Rung(Value):
     rung: int = Field(ge=1, description="1 is the shortest")
     epochs: int = Field(ge=1)
     validation: float | None = Field(None, description="as in Trial; None where the training failed")
+    validation_ci: Interval | None = None
     images: int | None = Field(None, description="validation images; None: unknown")
     loss: float | None = Field(None, description="validation loss")
     seconds: float = 0.0
@@ -113,5 +119,15 @@ class Halving(Value):
 
 
 class Chosen(Value):
+    """strategy: of the result, "lp-ft+dann" where it was adapted. options, kept_start: as in Trial; nothing was kept
+    of a start that was adapted afterwards."""
+
     candidate: str
     strategy: str
+    options: dict[str, Json] = {}
+    kept_start: str = ""
+
+    def made_by(self, trial: Trial) -> bool:
+        """Whether this trial made the result, or what was adapted to it."""
+        name = self.strategy.partition("+")[0]
+        return (trial.candidate, trial.strategy, trial.options) == (self.candidate, name, self.options)
