@@ -100,4 +100,5 @@ def _fit(
                 after_epoch=lambda line: looks.update({(line.phase, line.epoch): last[0]}),
             )
         )  # fmt: skip
-    return network, FoldRun(looks, result.picked)
+    measure(network)
+    return network, FoldRun(looks, result.picked, last[0])
