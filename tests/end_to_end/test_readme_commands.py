@@ -26,8 +26,9 @@ def test_the_commands_of_the_readme_work(
         done = tlcore(*line.split())
         assert done.returncode == 0, done.stderr
         shown.append(done.stdout)
-    assert "card.html" in shown[0] and "Shortlist:" in shown[1]
+    assert "card.html" in shown[0] and "card.html" in shown[1] and "Shortlist:" in shown[2]
     assert COMMANDS == [
         "run --data photos --models local:weights",
+        "run --data photos --models local:weights --tuner auto --budget 10m",
         "rank --data photos --models local:weights --runner dask --workers 2 --shards 2",
     ]
