@@ -367,6 +367,7 @@ def test_a_cluster_that_does_not_answer_is_retryable_and_named(
     place: Path,
 ) -> None:
     import dask.config
+    import distributed  # noqa: F401 - it brings its defaults, which `set` would take away again if it came inside
 
     absent = configured(place, "dask", address="tcp://127.0.0.1:9").compute
     quick = dask.config.set({"distributed.comm.timeouts.connect": "1s"})
