@@ -11,10 +11,10 @@ features: the tuners of heads on cached features of eight labelled image sets (s
 training and 100 test images a digit), {1, 5, 20, all} images a class, three seeds, two ImageNet networks. Seconds are those
 of fitting, its cross-validation included, not those of the features. Heads in closed form are fitted to all images; how one
 that takes gradient steps is stopped stands at `tuning_cells.fit_head`.
-network: the tuners of the network and three heads on three sets, {5, 20} images a class, mobilenetv2_100, through the stages
-of the main job. Features of the untouched network are computed once for all tuners and not counted. Seed 0 for all; seeds
-1 and 2 for what `auto` chooses and the best three by mean accuracy. `distill` learns from mobilenetv1_100, tuned with
-lp-ft, whose seconds are added.
+network: the tuners of the network and three heads on three sets, {5, 20} images a class, mobilenetv1_050 (it comes through
+tests/example_plugin, which is installed beside the store), through the stages of the main job. Features of the untouched
+network are computed once for all tuners and not counted. Seed 0 for all; seeds 1 and 2 for what `auto` chooses and the
+best three by mean accuracy. `distill` learns from mobilenetv1_100, tuned with lp-ft, whose seconds are added.
 
 A tuner's options are its defaults, but --epochs bounds the passes of those with more, and random weights (`scratch`) have
 three times as many. --tuners takes options too: 'lp-ft{"ema": 0.95}'. `auto` stands for what it chooses now
@@ -31,8 +31,10 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,6 +50,8 @@ from benchmarks.tuning_rows import (
     read,
 )
 
+EXAMPLE = Path(__file__).parents[1] / "tests" / "example_plugin"
+
 
 @contextlib.contextmanager
 def claimed(folder: Path, cell: Cell) -> Iterator[bool]:
@@ -61,6 +65,21 @@ def claimed(folder: Path, cell: Cell) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def with_example(store: Path) -> Path:
+    """Folder for PYTHONPATH in which tests/example_plugin is installed; installed where it is not there yet."""
+    target = store / "example_plugin"
+    if target.is_dir():
+        return target
+    with tempfile.TemporaryDirectory() as place:  # a build may leave files beside the source
+        source = shutil.copytree(
+            EXAMPLE, Path(place) / "source", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(source)]
+        subprocess.run(command, check=True)
+    return target
 
 
 def work(bench: Bench, wanted: Sequence[Cell], store: Path, results: Path, worker: str) -> None:
@@ -109,9 +128,11 @@ def main() -> None:
         work(bench, [*wanted[start:], *wanted[:start]], given.store, given.results, f"{number + 1}")
         return
     begin(given.results)
-    threads = dict.fromkeys(
-        ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(given.threads)
-    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (
+        str(with_example(given.store.resolve())), os.environ.get("PYTHONPATH")
+    )))}  # fmt: skip
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        environment[name] = str(given.threads)
     for turn in (1, 2):
         left = [cell for cell in Plan(given, bench).cells(turn) if cell.key not in read(given.results)]
         print(f"turn {turn}: {len(left)} cells to do", flush=True)
@@ -119,8 +140,7 @@ def main() -> None:
             continue
         command = [sys.executable, "-m", "benchmarks.tuning", *sys.argv[1:], "--work"]
         children = [
-            subprocess.Popen([*command, f"{turn}/{i}"], env={**os.environ, **threads})
-            for i in range(given.workers)
+            subprocess.Popen([*command, f"{turn}/{i}"], env=environment) for i in range(given.workers)
         ]
         codes = [child.wait() for child in children]
         if any(codes):

@@ -24,8 +24,8 @@ from benchmarks.tuning_rows import ALL, Cell, Spec
 
 DIGITS = {"train": 100, "test": 100}
 """Images per digit: of all of them one linear probe would take minutes."""
-TEACHERS = {"mobilenetv2_100": "mobilenetv1_100", "mobilenetv1_100": "mobilenetv2_100"}
-"""Who teaches whom: the other one, fine-tuned with lp-ft."""
+TEACHER = "mobilenetv1_100"
+"""Who teaches `distill`: fine-tuned with lp-ft."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,14 @@ class Bench(Chain):
     def candidates(self) -> dict[str, Any]:
         from tlcore.stages.values import CandidateList
 
-        listed = self.stage(
-            "candidates", strategies={"model-0": ("model-source", "local", {"spec": str(self.weights)})}
-        )
+        sources = [
+            name for name in ("local", "narrow-mobilenets") if name in self.registry.names("model-source")
+        ]
+        strategies: Any = {
+            f"model-{i}": ("model-source", name, {"spec": str(self.weights)})
+            for i, name in enumerate(sources)
+        }
+        listed = self.stage("candidates", strategies=strategies)
         return {c.name: c for c in self.store.read(listed, CandidateList).entries if c.skipped is None}
 
     def row(self, cell: Cell) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class Bench(Chain):
         if "teacher" in self.registry.load("tuner", cell.spec.tuner).card.traits:
             # As the flow does: what a teacher has seen cannot validate what it taught.
             options["validation"] = "held-out"
-            master = self.candidates[TEACHERS[cell.candidate]]
+            master = self.candidates[TEACHER]
             own = self.inputs(data, master)
             ref = self._train(cell, Spec("lp-ft"), master, own, options)
             taught = self.store.read(ref, Trained).seconds
@@ -183,7 +188,7 @@ class Bench(Chain):
         }  # fmt: skip
         if teacher:
             inputs = {**inputs, **teacher}
-            strategies["teacher-source"] = self.source(self.candidates[TEACHERS[cell.candidate]])
+            strategies["teacher-source"] = self.source(self.candidates[TEACHER])
         return self.stage(
             "train", f"{spec.label} on {cell.set}", inputs=inputs, seed=cell.seed, threads=self.threads,
             options={"candidate": candidate.recipe(), "pretrained": True, **options}, strategies=strategies,

@@ -17,7 +17,7 @@ from benchmarks.tuning_rows import ALL, Cell, Part, Row, Spec, chosen_by_auto, r
 
 __all__ = ["EPOCHS", "SCRATCH", "SEEDS", "Plan", "best_of", "cells", "of_auto", "left_to_train", "specs"]
 
-CANDIDATES = {"features": ("mobilenetv2_100", "mobilenetv1_100"), "network": ("mobilenetv2_100",)}
+CANDIDATES = {"features": ("mobilenetv2_100", "mobilenetv1_100"), "network": ("mobilenetv1_050",)}
 NETWORK_SETS = ("flowers5", "pacs-art", "pacs-sketch")
 SHOTS = {"features": ("1", "5", "20", ALL), "network": ("5", "20")}
 VALIDATION = {"5": "auto"}
@@ -26,7 +26,7 @@ SEEDS, BEST = 3, 3
 COMPARED = ("linear-probe", "ridge", "gda")
 """Heads on features that the tuners of the network are compared with on the same folders."""
 METRICS = ("cosine", "mahalanobis")
-EPOCHS, SCRATCH = 10, 3
+EPOCHS, SCRATCH = 15, 3
 
 
 def specs(registry: Any, part: Part, epochs: int, wanted: Sequence[str] | None = None) -> list[Spec]:
