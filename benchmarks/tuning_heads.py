@@ -36,8 +36,7 @@ def fit_head(
     one part in five does; with one image a class, where the training images themselves do.
     """
     from tlcore.protocols import TrainTask
-    from tlcore.stages.train import FEW
-    from tlcore.training.folds import can_part, fold_numbers, pool
+    from tlcore.training.folds import FEW, can_part, fold_numbers, pool
     from tlcore.training.plan import HeadFit
 
     counts = tuple(np.bincount(labels, minlength=len(classes)).tolist())

@@ -236,6 +236,8 @@ class TrainTask:
     task: what the labels are. counts: labelled training images of each class (of each tag; empty for numbers).
     target_std: deviation of the training labels, where they are numbers.
     budget: seconds that training may take; None: no bound.
+    images_per_second: of one worker's forward passes through the untouched network, as they were measured; None where
+        nobody measured.
     """
 
     classes: tuple[str, ...]
@@ -249,6 +251,7 @@ class TrainTask:
     counts: tuple[int, ...] = ()
     target_std: float = 1.0
     budget: float | None = None
+    images_per_second: float | None = None
 
     @property
     def images_per_class(self) -> float:

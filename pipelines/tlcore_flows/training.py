@@ -81,6 +81,11 @@ def train_all(run: Wiring, base: Base, finalists: Sequence[str]) -> list[Model]:
     if not any(model.competes for model in models):
         raise PluginError("no strategy could train a shortlisted model: " + "; ".join(run.warnings))
     if taught:
+        if run.config.finetune.validation != "held-out":
+            run.decisions.append(
+                "all trainings are validated on images set aside: a teacher has seen the labels of every training image "
+                f"({', '.join(choice.name for choice in taught)})"
+            )
         models += _taught(run, base, models, untaught, taught)
     return models
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from tlcore.errors import PluginError
 from tlcore.protocols import TrainTask
 from tlcore.registry import Registry
+from tlcore.selection.halving import seconds_of_epochs
 from tlcore.training.auto import CLOSED_FORM, TABLE, Auto, gradient_seconds
 
 NAMES = {entry.name for entry in Registry.discover(block=()).entries if entry.kind == "tuner"}
@@ -62,6 +64,14 @@ def test_a_budget_without_room_for_gradient_steps_gets_a_closed_form() -> None:
     assert needed == pytest.approx(3 * 0.3e9 * 400 * 5 / 30e9)
     assert Auto().choose(task(400, budget=needed / 2)) == ("ridge", {})
     assert Auto().choose(task(400, budget=needed * 2))[0] == "lp-ft"
+
+
+def test_a_measured_speed_says_more_than_counted_operations() -> None:
+    known = task(400, images_per_second=100.0)
+    needed = gradient_seconds(known, 5)
+    assert needed == seconds_of_epochs(5, 400, 100.0) != gradient_seconds(task(400), 5)
+    assert Auto().choose(replace(known, budget=needed * 0.9)) == ("ridge", {})
+    assert Auto().choose(replace(known, budget=needed * 1.1, gmacs=None))[0] == "lp-ft"
 
 
 def test_a_budget_and_a_network_of_unknown_cost_get_a_closed_form() -> None:

@@ -65,6 +65,7 @@ def search(context: StageContext) -> Trained:
     Strategies: source, tuner.
     """
     from tlcore.stages.train import finish, judge_of, prepare, train_one
+    from tlcore.stages.validation import validated_by
 
     started = time.monotonic()
     material = prepare(context)
@@ -81,7 +82,11 @@ def search(context: StageContext) -> Trained:
     found = find(context, train, lambda tuner: judge_of(context, material, tuner))
     earlier = found.result.seconds
     trained = finish(context, material, found.tuner, found.outcome)
-    checkpoint = trained.checkpoint.model_copy(update={"notes": (*trained.checkpoint.notes, *found.notes)})
+    crossed = validated_by(context, material) == "cross-validation"
+    unpruned = ("by cross-validation every trial is trained to its end: none is pruned",) if crossed else ()
+    checkpoint = trained.checkpoint.model_copy(
+        update={"notes": (*trained.checkpoint.notes, *found.notes, *unpruned)}
+    )
     return trained.model_copy(
         update={
             "checkpoint": checkpoint,

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from tlcore.errors import PluginError
 from tlcore.protocols import Card, TrainTask, Tuner
+from tlcore.selection.halving import seconds_of_epochs
 from tlcore.training.plan import TrainPlan
 
 __all__ = ["CLOSED_FORM", "MACS_PER_SECOND", "TABLE", "Auto", "Row", "gradient_seconds"]
@@ -37,14 +38,17 @@ CLOSED_FORM = "ridge"
 and twenty images a class, for labels of every kind."""
 
 MACS_PER_SECOND = 30e9
-"""Multiply-accumulates per second that a machine without an accelerator is taken to do in training."""
+"""Multiply-accumulates per second that a machine without an accelerator is taken to do in training, where nobody measured."""
 
 NUMBER_COUNTS_AS = 10
 """Classes that a label of numbers counts as when images are counted per class."""
 
 
 def gradient_seconds(task: TrainTask, epochs: int) -> float:
-    """About how long so many passes take: three forward passes' work for each image. Infinite where nobody counted it."""
+    """About how long so many passes over the training images take: by the network's measured speed, else by its
+    multiply-accumulates (three forward passes' work for each image); infinite where neither is known."""
+    if task.images_per_second is not None:
+        return seconds_of_epochs(epochs, task.source_train, task.images_per_second)
     if task.gmacs is None:
         return math.inf
     return 3 * task.gmacs * 1e9 * task.source_train * epochs / MACS_PER_SECOND

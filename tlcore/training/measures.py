@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError
+from tlcore.evaluation.metrics import wilson
 from tlcore.training.job import Measured
-from tlcore.values import Task
+from tlcore.values import Interval, Task
 
-__all__ = ["headline", "measured"]
+__all__ = ["headline", "interval_of", "measured"]
 
 
 def headline(task: Task) -> str:
@@ -69,3 +70,21 @@ def _tags(probabilities: NDArray[Any], truth: NDArray[Any]) -> tuple[float, floa
     loss = log_loss(truth.ravel(), probabilities.ravel().astype(np.float64), labels=[0, 1])
     found = average_precisions(truth, probabilities)
     return float(np.mean(list(found.values()))) if found else 0.0, float(loss)
+
+
+def interval_of(
+    outputs: NDArray[np.float32], targets: NDArray[Any], task: Task, seed: int, replicates: int = 200
+) -> Interval | None:
+    """95 % interval of the validation measure over images: Wilson's of an accuracy, else of bootstrap draws."""
+    count = len(targets)
+    if count < 2:
+        return None
+    if task == "classification":
+        return wilson(float((outputs.argmax(1) == targets).mean()), count)
+    rng = np.random.default_rng([seed, 11])
+    draws = []
+    for _ in range(replicates):
+        rows = rng.integers(0, count, count)
+        draws.append(measured(outputs[rows], targets[rows], task).choice[0])
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return Interval(low=float(low), high=float(high))
