@@ -115,9 +115,7 @@ def _finish(run: Wiring, opened: OpenRun, base: Base) -> RunRecord:
     if kept is not None:
         baselines["baseline:source-only"] = model.ref
     evaluation = _evaluate(run, base, name, final, baselines)
-    tested = [
-        _evaluate(run, base, f"{m.candidate.name}-{m.strategy}", m.ref, {}).metrics.score for m in models
-    ]
+    tested = [_evaluate(run, base, f"{m.candidate.name}-{m.strategy}", m.ref, {}) for m in models]
     exporter = {
         "source": source_of(model.candidate),
         "exporter": as_choice("exporter", config.export.exporter),
@@ -208,7 +206,7 @@ def _evaluate(run: Wiring, base: Base, what: str, model: Ref, baselines: dict[st
 
 
 def _with_achieved(
-    run: Wiring, base: Base, models: list[Model], tested: list[float], trial: Halving | None
+    run: Wiring, base: Base, models: list[Model], tested: list[Evaluation], trial: Halving | None
 ) -> Ranking:
     """Beside the scores what was achieved, by what networks are compared by: with `verify` on test images by `verify_with`,
     by which nothing is chosen; else on validation images in each candidate's last rung of the trial."""
@@ -216,7 +214,7 @@ def _with_achieved(
     if selection.verify:
         measure = f"test {name} after {selection.verify_with.name}"
         achieved = {
-            model.candidate.name: found
+            model.candidate.name: found.metrics.score
             for model, found in zip(models, tested, strict=True)
             if model.choice == resolved(run, base, model.candidate.name, selection.verify_with)
         }
@@ -231,7 +229,7 @@ def _with_achieved(
     return ranking.model_copy(update={"entries": entries, "achieved_measure": measure})
 
 
-def _trained(run: Wiring, model: Model, tested: float) -> Trial:
+def _trained(run: Wiring, model: Model, tested: Evaluation) -> Trial:
     """A row of the record; where options were searched, with those that were found."""
     search = model.trained.search
     found = next((one.options for one in search.trials if one.number == search.best), {}) if search else {}
@@ -241,7 +239,8 @@ def _trained(run: Wiring, model: Model, tested: float) -> Trial:
         candidate=model.candidate.name,
         strategy=model.strategy,
         validation=model.trained.validation,
-        test=tested,
+        test=tested.metrics.score,
+        test_ci=tested.metrics.score_ci,
         seconds=model.trained.seconds,
         history=model.trained.checkpoint.history,
         validation_ci=model.trained.validation_ci,

@@ -82,6 +82,9 @@ def test_planted_wrong_labels_come_first_and_their_share_is_estimated(share: flo
     p, given, wrong = planted(share)
     found = of(p, given, limit=1000)
     assert found.error_share == pytest.approx(wrong.mean(), abs=0.06)
+    assert found.error_share_ci is not None
+    assert found.error_share_ci.low < wrong.mean() < found.error_share_ci.high
+    assert found.error_share_ci.high - found.error_share_ci.low < 0.2
     first = [int(s.sample_id[1:]) for s in found.suspects[: int(wrong.sum() // 2)]]
     assert wrong[first].mean() > 0.9
     caught = {int(s.sample_id[1:]) for s in found.suspects} & set(np.flatnonzero(wrong).tolist())

@@ -81,6 +81,8 @@ def test_auto_is_resolved_before_training_and_what_it_chose_is_told(place: Path,
     )
     assert len(record.trials) == (1 if chosen == "linear-probe" else 2)
     assert decision in Path(record.card).read_text(encoding="utf-8")
+    for trial in record.trials:
+        assert trial.test_ci is not None and trial.test_ci.low <= trial.test <= trial.test_ci.high
 
 
 def test_a_candidate_over_the_limits_teaches_the_one_within_them(place: Path, store: Path) -> None:
@@ -93,6 +95,7 @@ def test_a_candidate_over_the_limits_teaches_the_one_within_them(place: Path, st
     )  # fmt: skip
     (left_out,) = [entry for entry in record.ranking.entries if entry.rank is None]
     assert left_out.candidate == large and str(left_out.skipped).startswith("teaches only: ")
+    assert any("validated on images set aside" in one and "(distill)" in one for one in record.decisions)
     assert record.chosen.candidate == small
     trained = {(trial.candidate, trial.strategy) for trial in record.trials}
     assert trained == {(small, "linear-probe"), (large, "linear-probe"), (small, "distill")}

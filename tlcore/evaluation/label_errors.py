@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import UserError
-from tlcore.values import LabelErrors, Suspect
+from tlcore.values import Interval, LabelErrors, Suspect
 
 __all__ = ["SHOWN", "ConfidentJoint", "confident_joint", "label_errors", "self_confidence_thresholds"]
 
 SHOWN = 24
 """How many suspects are kept."""
 
+DRAWS = 200
 _WHERE = "label errors"
 
 
@@ -83,7 +84,8 @@ def label_errors(
 
     Suspects are the images off the diagonal of the confident joint whose likely class is more probable than their
     label, ranked by the normalised margin p[label] - max_{j != label} p[j], lowest first (section 3.2). The share is
-    1 - trace of the calibrated joint: where the network confuses classes, it is too high.
+    1 - trace of the calibrated joint: where the network confuses classes, it is too high. Its interval (95 %) is that of
+    200 bootstrap draws of the images.
 
     Raises:
         UserError: no image, shapes that do not fit, labels outside 0 … K-1, probabilities that are none.
@@ -99,7 +101,8 @@ def label_errors(
     ranked = suspect[np.argsort(margin[suspect], kind="stable")]
     return LabelErrors(
         images=len(y), found_by=found_by, agreement=float((p.argmax(axis=1) == y).mean()),
-        error_share=float(min(1.0, max(0.0, 1 - np.trace(joint)))), counts=tuple(map(tuple, counts.tolist())),
+        error_share=_off_diagonal(joint),
+        error_share_ci=_interval(p, y, _off_diagonal(joint)), counts=tuple(map(tuple, counts.tolist())),
         found=len(suspect),
         suspects=tuple(
             Suspect(
@@ -110,6 +113,26 @@ def label_errors(
         ),
         notes=_notes(y, classes),
     )  # fmt: skip
+
+
+def _off_diagonal(joint: NDArray[np.float64]) -> float:
+    return float(min(1.0, max(0.0, 1 - np.trace(joint))))
+
+
+def _interval(probabilities: NDArray[np.float64], labels: NDArray[np.int64], share: float) -> Interval | None:
+    """Percentiles over draws of the images within their classes, so that no class is lost; it holds the share itself.
+    None of a single image."""
+    if len(labels) < 2:
+        return None
+    rng, order = np.random.default_rng(7), np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels)
+    starts, widths = np.repeat(np.cumsum(sizes) - sizes, sizes), np.repeat(sizes, sizes)
+    found = []
+    for _ in range(DRAWS):
+        rows = order[starts + (rng.random(len(labels)) * widths).astype(np.int64)]
+        found.append(_off_diagonal(confident_joint(probabilities[rows], labels[rows]).joint))
+    low, high = np.quantile([*found, share], [0.025, 0.975])
+    return Interval(low=min(float(low), share), high=max(float(high), share))
 
 
 def _notes(labels: NDArray[np.int64], classes: Sequence[str]) -> tuple[str, ...]:

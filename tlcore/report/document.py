@@ -208,6 +208,7 @@ def _trained(entry: Trial) -> dict[str, Any]:
         "validation_ci": None if entry.validation_ci is None else _interval(entry.validation_ci),
         "validated_on": entry.validated_on,
         "test": _number(entry.test),
+        "test_ci": None if entry.test_ci is None else _interval(entry.test_ci),
         "seconds": _number(entry.seconds),
         "notes": list(entry.notes),
     }
@@ -232,6 +233,7 @@ def _label_errors(found: LabelErrors) -> dict[str, Any]:
         "found_by": found.found_by,
         "agreement": _number(found.agreement),
         "error_share": _number(found.error_share),
+        "error_share_ci": None if found.error_share_ci is None else _interval(found.error_share_ci),
         "found": found.found,
         "suspects": [
             {

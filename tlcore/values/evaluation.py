@@ -102,6 +102,7 @@ class LabelErrors(Value):
     found_by: str = Field("", description="whose out-of-fold predictions")
     agreement: float = Field(description="share of the labels that these predictions answer with")
     error_share: float = Field(description="estimated share of wrong labels, off the diagonal of the joint")
+    error_share_ci: Interval | None = None
     counts: tuple[tuple[int, ...], ...] = Field(
         (), description="confident joint; row: given label, column: likely class; classes in encoded order"
     )

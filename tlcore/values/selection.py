@@ -72,6 +72,7 @@ class Trial(Value):
     strategy: str
     validation: float = Field(description="the number that choices are made by: accuracy, R^2 or mean AP")
     test: float | None = Field(None, description="the same on test images; shown, never chosen by")
+    test_ci: Interval | None = None
     seconds: float = 0.0
     history: tuple[Epoch, ...] = ()
     validation_ci: Interval | None = None
