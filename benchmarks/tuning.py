@@ -2,7 +2,7 @@
 
     python -m benchmarks.tuning [--part features|network] [--sets NAME ...] [--shots N ...] [--tuners NAME ...]
         [--seeds N] [--only TEXT] [--epochs N] [--validation auto|held-out] [--workers N] [--threads N]
-        [--store FOLDER] [--results FILE]
+        [--store FOLDER] [--results FILE] [--plugin FOLDER]
 
 Writes benchmarks/results/tuning.csv (or FILE), one line per cell; benchmarks/tuning_tables.py reads it. May be killed and
 started again: cells that have a line are left out, and a training goes on where it was.
@@ -12,9 +12,10 @@ training and 100 test images a digit), {1, 5, 20, all} images a class, three see
 of fitting, its cross-validation included, not those of the features. Heads in closed form are fitted to all images; how one
 that takes gradient steps is stopped stands at `tuning_cells.fit_head`.
 network: the tuners of the network and three heads on three sets, {5, 20} images a class, mobilenetv1_050 (it comes through
-tests/example_plugin, which is installed beside the store), through the stages of the main job. Features of the untouched
-network are computed once for all tuners and not counted. Seed 0 for all; seeds 1 and 2 for what `auto` chooses and the
-best three by mean accuracy. `distill` learns from mobilenetv1_100, tuned with lp-ft, whose seconds are added.
+tests/example_plugin, installed in the folder --plugin: make .venv/example_plugin), through the stages of the main job.
+Features of the untouched network are computed once for all tuners and not counted. Seed 0 for all; seeds 1 and 2 for what
+`auto` chooses and the best three by mean accuracy. `distill` learns from mobilenetv1_100, tuned with lp-ft, whose seconds
+are added.
 
 A tuner's options are its defaults, but --epochs bounds the passes of those with more, and random weights (`scratch`) have
 three times as many. --tuners takes options too: 'lp-ft{"ema": 0.95}'. `auto` stands for what it chooses now
@@ -31,10 +32,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,8 +49,6 @@ from benchmarks.tuning_rows import (
     read,
 )
 
-EXAMPLE = Path(__file__).parents[1] / "tests" / "example_plugin"
-
 
 @contextlib.contextmanager
 def claimed(folder: Path, cell: Cell) -> Iterator[bool]:
@@ -65,21 +62,6 @@ def claimed(folder: Path, cell: Cell) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def with_example(store: Path) -> Path:
-    """Folder for PYTHONPATH in which tests/example_plugin is installed; installed where it is not there yet."""
-    target = store / "example_plugin"
-    if target.is_dir():
-        return target
-    with tempfile.TemporaryDirectory() as place:  # a build may leave files beside the source
-        source = shutil.copytree(
-            EXAMPLE, Path(place) / "source", ignore=shutil.ignore_patterns("__pycache__")
-        )
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-build-isolation", "--no-index", "--target", str(target), str(source)]
-        subprocess.run(command, check=True)
-    return target
 
 
 def work(bench: Bench, wanted: Sequence[Cell], store: Path, results: Path, worker: str) -> None:
@@ -118,6 +100,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--store", type=Path, default=Path(".tlcore-tuning"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--plugin", type=Path, metavar="FOLDER")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()
     bench = Bench(given.store.resolve(), shared_data(), threads=given.threads)
@@ -128,9 +111,8 @@ def main() -> None:
         work(bench, [*wanted[start:], *wanted[:start]], given.store, given.results, f"{number + 1}")
         return
     begin(given.results)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (
-        str(with_example(given.store.resolve())), os.environ.get("PYTHONPATH")
-    )))}  # fmt: skip
+    paths = [str(given.plugin.resolve()) if given.plugin else "", os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         environment[name] = str(given.threads)
     for turn in (1, 2):

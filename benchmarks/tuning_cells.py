@@ -63,6 +63,14 @@ class Bench(Chain):
         listed = self.stage("candidates", strategies=strategies)
         return {c.name: c for c in self.store.read(listed, CandidateList).entries if c.skipped is None}
 
+    def candidate(self, name: str) -> Any:
+        found = self.candidates.get(name)
+        if found is None:
+            raise SystemExit(
+                f"{name} comes through the example plugin: make .venv/example_plugin, and --plugin with it"
+            )
+        return found
+
     def row(self, cell: Cell) -> dict[str, Any]:
         """The line of one cell."""
         return self._features_row(cell) if cell.part == "features" else self._network_row(cell)
@@ -144,7 +152,7 @@ class Bench(Chain):
         from tlcore.stages.tables import load_table, rows_of
         from tlcore.stages.values import CheckedData, Trained
 
-        candidate = self.candidates[cell.candidate]
+        candidate = self.candidate(cell.candidate)
         data = self.checked(self.folder(cell))
         report = self.store.read(data, CheckedData).report
         inputs = self.inputs(data, candidate)
