@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PrefectDatabase
 from tests.stages.conftest import write_images, write_zoo
 
 TLCORE = Path(sys.executable).with_name("tlcore")
@@ -45,17 +46,57 @@ class Command:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Callable[..., Command]:
-    """Makes a command on the store `name`; keyword arguments go into its environment."""
+def environment(tmp_path: Path) -> dict[str, str]:
+    """What every command sees: nothing of the settings and the home of who runs the tests."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "TLCORE"))}
+    return {**kept, "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, environment: dict[str, str], prefect_api: dict[str, str]
+) -> Callable[..., Command]:
+    """Makes a command on the store `name` of a user who has a Prefect server; keyword arguments go into its environment."""
 
     def make(name: str = "store", **extra: str) -> Command:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT", "TLCORE"))}
         home = tmp_path / name
-        return Command(
-            home, {**kept, "TLCORE_HOME": str(home), "OMP_NUM_THREADS": "1", "HOME": str(tmp_path), **extra}
-        )
+        return Command(home, {**environment, **prefect_api, "TLCORE_HOME": str(home), **extra})
 
     return make
+
+
+@pytest.fixture
+def lone_command(
+    tmp_path: Path, environment: dict[str, str], prefect_database: PrefectDatabase
+) -> Callable[..., Command]:
+    """Makes a command on the store `name` that starts a server of its own, which finds its database made."""
+
+    def make(name: str = "store", **extra: str) -> Command:
+        home = tmp_path / name
+        if not home.exists():
+            home.mkdir(mode=0o700)
+            prefect_database.copy_to(home / "prefect")
+        return Command(home, {**environment, "TLCORE_HOME": str(home), **extra})
+
+    return make
+
+
+@pytest.fixture
+def inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], prefect_server: None
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The same command line, with all that it does, in the process of the test: nothing is imported again."""
+    from tlcore_flows import cli
+
+    monkeypatch.setenv("TLCORE_HOME", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        code = cli.run(list(arguments))
+        shown = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, code, shown.out, shown.err)
+
+    return run
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,9 +38,9 @@ FAST = [
 
 
 def test_from_a_folder_to_predictions_and_all_from_the_cache_the_second_time(
-    command: Callable[..., Command], photos: Path, zoo: Path
+    lone_command: Callable[..., Command], photos: Path, zoo: Path
 ) -> None:
-    tlcore = command()
+    tlcore = lone_command()
     arguments = ["run", "--data", str(photos), "--models", f"local:{zoo}", *FAST]
     first = tlcore.json(*arguments)
     jsonschema.validate(first, RUN_SCHEMA)
@@ -134,7 +135,7 @@ def weights(home: Path) -> dict[str, bytes]:
 
 
 def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
-    command: Callable[..., Command], photos: Path, zoo: Path
+    command: Callable[..., Command], lone_command: Callable[..., Command], photos: Path, zoo: Path
 ) -> None:
     """kill -9 while candidates are scored, inside training, after it, and at the gate; then once more to the end."""
     arguments = [
@@ -142,7 +143,7 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
         "full:epochs=1", "--bootstrap", "100", "--replicates", "0",
     ]  # fmt: skip
     unbroken = command("whole").json(*arguments)
-    broken = command("broken")
+    broken = lone_command("broken")
     moments: list[Callable[[], bool]] = [
         lambda: any((broken.home / "stages" / "features").glob("*/value.json")),
         lambda: any((broken.home / "work" / "train").glob("*/training.pt")),
@@ -229,13 +230,14 @@ def test_a_strangers_scorer_is_used_by_its_name(
 
 
 def test_a_candidate_that_fails_is_reported_and_the_run_goes_on(
-    command: Callable[..., Command], photos: Path, zoo: Path
+    inside: Callable[..., subprocess.CompletedProcess[str]], photos: Path, zoo: Path
 ) -> None:
     index = json.loads((zoo / "index.json").read_text())
     index["test_efficientnet"]["file"] = "test_resnet.safetensors"  # weights that do not fit
     (zoo / "index.json").write_text(json.dumps(index))
-    ranking = command().json("rank", "--data", str(photos), "--models", f"local:{zoo}")["ranking"]
-    good, bad = ranking
+    done = inside("rank", "--data", str(photos), "--models", f"local:{zoo}", "--json")
+    assert done.returncode == 0, done.stderr
+    good, bad = json.loads(done.stdout)["ranking"]
     assert (good["candidate"], good["rank"], good["skipped"]) == ("test_resnet", 1, None)
     assert bad["rank"] is None and "fit" in bad["skipped"]
 
@@ -245,21 +247,21 @@ def test_a_candidate_that_fails_is_reported_and_the_run_goes_on(
     ["bad files", "leaves the root"],
 )
 def test_a_fault_in_the_data_exits_with_2_and_is_named(
-    command: Callable[..., Command], photos: Path, zoo: Path, fault: str
+    inside: Callable[..., subprocess.CompletedProcess[str]], photos: Path, zoo: Path, fault: str
 ) -> None:
     named = make_fault(photos, fault)
     place = photos / "table.csv" if (photos / "table.csv").exists() else photos
-    done = command()("rank", "--data", str(place), "--models", f"local:{zoo}")
+    done = inside("rank", "--data", str(place), "--models", f"local:{zoo}")
     assert done.returncode == 2, done.stderr
     assert all(name in done.stderr for name in named), done.stderr
     assert "Traceback" not in done.stderr and done.stdout == ""
 
 
 def test_bad_files_below_the_share_are_named_and_left_out(
-    command: Callable[..., Command], photos: Path, zoo: Path
+    inside: Callable[..., subprocess.CompletedProcess[str]], photos: Path, zoo: Path
 ) -> None:
     make_fault(photos, "bad files")
-    done = command()(
+    done = inside(
         "rank", "--data", str(photos), "--models", f"local:{zoo}", "--max-bad-share", "0.2", "--json"
     )
     assert done.returncode == 0 and json.loads(io.StringIO(done.stdout).read())["ranking"][0]["rank"] == 1

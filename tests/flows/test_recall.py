@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,15 @@ def document(tmp_path: Path) -> dict[str, Any]:
     return {"data": {"source": str(tmp_path / "photos")}, "models": [f"local:{tmp_path / 'zoo'}"]}
 
 
+@functools.cache
+def registry() -> Registry:
+    """Examining what is installed takes longer than a test, and no test here changes it."""
+    return Registry.discover()
+
+
 def address(document: dict[str, Any], root: Path = Path("/nowhere/store")) -> str | None:
     config: RunConfig = parse_config(document)
-    return recall.address(config, Registry.discover(), root)
+    return recall.address(config, registry(), root)
 
 
 def _add_image(root: Path) -> None:
