@@ -119,33 +119,6 @@ def test_threads_give_the_ranking_of_one_process(place: Path, alone: Ranking, tm
     assert_same(ranked(configured(place, "threads"), tmp_path), alone, 1e-10)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.usefixtures("prefect_server", "nobody_stays")
-@pytest.mark.parametrize("runner", CLUSTERS)
-def test_a_cluster_gives_the_ranking_of_one_process_and_starts_none_for_what_is_cached(
-    runner: str, place: Path, alone: Ranking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = configured(place, runner)
-    seen: set[int] = set()
-    submit = runners.Fleet.submit
-
-    def counted(self: runners.Fleet, task: Any, parameters: dict[str, Any]) -> Any:
-        future = submit(self, task, parameters)
-        seen.update(process.pid for process in workers())
-        return future
-
-    monkeypatch.setattr(runners.Fleet, "submit", counted)
-    assert_same(ranked(config, tmp_path), alone, 1e-10)
-    if runner == "dask":
-        assert len(seen) == 2
-    store = Store.open(tmp_path)
-    made = [store.read(_ref(folder), FeatureFiles) for folder in (store.root / "stages" / "merge").iterdir()]
-    assert [len(value.shards) for value in made] == [2, 2]
-    monkeypatch.setattr(runners.Fleet, "_started", lambda self: pytest.fail("a cluster for cached stages"))
-    assert_same(ranked(config, tmp_path), alone, 1e-10)
-
-
 def _ref(folder: Path) -> Ref:
     stage = folder.parent.name
     return Ref(stage=stage, key=folder.name, path=f"stages/{stage}/{folder.name}")
@@ -155,8 +128,8 @@ def _ref(folder: Path) -> Ref:
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server", "nobody_stays")
 @pytest.mark.parametrize("runner", CLUSTERS)
-def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
-    runner: str, place: Path, alone: Ranking, tmp_path: Path
+def test_a_cluster_gives_the_ranking_of_one_process_though_a_worker_is_killed_and_starts_none_for_what_is_cached(
+    runner: str, place: Path, alone: Ranking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     psutil = pytest.importorskip("psutil")
     features = tmp_path / "stages" / "features"
@@ -184,21 +157,36 @@ def test_a_worker_that_is_killed_in_the_middle_costs_a_retry_and_not_the_run(
     finally:
         over.set()
         killer.join()
-    assert len(killed) == 1
+    assert len(killed) == 1  # which costs a retry, and not the run
     assert_same(found, alone, 1e-10)
     assert half_done() == []
+    store = Store.open(tmp_path)
+    made = [store.read(_ref(folder), FeatureFiles) for folder in (store.root / "stages" / "merge").iterdir()]
+    assert [len(value.shards) for value in made] == [2, 2]
+    monkeypatch.setattr(runners.Fleet, "_started", lambda self: pytest.fail("a cluster for cached stages"))
+    assert_same(ranked(configured(place, runner), tmp_path), alone, 1e-10)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server", "nobody_stays")
 @pytest.mark.skipif(not find_spec("prefect_dask"), reason="no tlcore[dask]")
-def test_workers_reach_the_store_by_its_url(
+def test_two_workers_reach_the_store_by_its_url(
     place: Path, alone: Ranking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen: set[int] = set()
+    submit = runners.Fleet.submit
+
+    def counted(self: runners.Fleet, task: Any, parameters: dict[str, Any]) -> Any:
+        future = submit(self, task, parameters)
+        seen.update(process.pid for process in workers())
+        return future
+
+    monkeypatch.setattr(runners.Fleet, "submit", counted)
     monkeypatch.setenv("TLCORE_CACHE", str(tmp_path / "caches"))
     url = f"file://{tmp_path}/shared"
     assert_same(ranked(configured(place, "dask"), url), alone, 1e-10)
+    assert len(seen) == 2
     # Another machine has the whole ranking without computing anything.
     monkeypatch.setenv("TLCORE_CACHE", str(tmp_path / "others"))
     from tlcore_flows.opened import open_store

@@ -22,17 +22,24 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 NAMES = {"test_resnet", "second", "third"}
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images, and a zoo of one network under three names: no score can tell them apart."""
-    write_images(tmp_path / "photos", 10, seed=0)
-    zoo = write_zoo(tmp_path / "zoo", ("test_resnet",))
+    folder = tmp_path_factory.mktemp("trial")
+    write_images(folder / "photos", 10, seed=0)
+    zoo = write_zoo(folder / "zoo", ("test_resnet",))
     index = json.loads((zoo / "index.json").read_text())
     for name in ("second", "third"):
         shutil.copy(zoo / "test_resnet.safetensors", zoo / f"{name}.safetensors")
         index[name] = {**index["test_resnet"], "file": f"{name}.safetensors"}
     (zoo / "index.json").write_text(json.dumps(index))
-    return tmp_path
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(place: Path) -> Path:
+    """One for all: what one test had computed the next one finds."""
+    return place / "store"
 
 
 def run(place: Path, store: Path, **selection: Any) -> RunRecord:
