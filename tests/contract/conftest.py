@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,11 @@ class Site:
         return self.listed(distribution)
 
     def listed(self, distribution: str = "stranger", registry: Registry | None = None) -> list[Entry]:
-        return [one for one in (registry or Registry.discover()).entries if one.distribution == distribution]
+        return [one for one in (registry or self.discover()).entries if one.distribution == distribution]
+
+    def discover(self) -> Registry:
+        """What strangers installed; the built-ins are kept out, since examining each of them takes its time."""
+        return Registry.discover(block=["tlcore", *os.environ.get("TLCORE_BLOCK_PLUGINS", "").split(",")])
 
     def forget(self) -> None:
         """Drop what was imported from here, as a new process would."""

@@ -32,7 +32,7 @@ def rich(site: Site) -> Registry:
         "sample", '    weight: float = Field(1.0, gt=0, description="the constant")\n', FIELDS
     )
     assert [one.status for one in site.module("from typing import Literal\n" + source)] == ["ok"]
-    return Registry.discover()
+    return site.discover()
 
 
 def test_options_not_given_take_their_defaults(site: Site) -> None:
@@ -93,14 +93,14 @@ def test_a_strategy_that_fails_on_its_options_is_told_with_its_distribution(site
     with pytest.raises(
         PluginError, match='scorer "sample" of stranger failed on its options: RuntimeError: oops'
     ):
-        Registry.discover().build("scorer", "sample")
+        site.discover().build("scorer", "sample")
 
 
 def test_a_validators_own_message_reaches_the_user_without_pydantics_words(site: Site) -> None:
     code = "    def model_post_init(self, context):\n        raise ValueError('weight and mode clash')\n\n    def score("
     site.module("import pydantic\n" + site.scorer("sample", "    def score(", code))
     with pytest.raises(UserError) as caught:
-        Registry.discover().build("scorer", "sample")
+        site.discover().build("scorer", "sample")
     assert "weight and mode clash" in str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_identity_holds_everything_that_a_result_depends_on(site: Site) -> None:
 def test_two_strategies_with_equal_options_never_share_an_identity(site: Site) -> None:
     files = {f"stranger_pkg/{name}.py": site.scorer(name) for name in ("one", "two")}
     site.install("stranger", files, {"it": "stranger_pkg"})
-    registry = Registry.discover()
+    registry = site.discover()
     assert registry.identity("scorer", "one") != registry.identity("scorer", "two")
 
 
@@ -135,11 +135,11 @@ def test_an_edit_of_a_strategy_or_of_what_it_may_use_changes_its_identity(site: 
     names = ["__init__.py", "_support.py", "support.py", "deep/_more.py"]
     files = {f"stranger_pkg/{name}": "VALUE = 1\n" for name in names}
     site.install("stranger", files | {"stranger_pkg/one.py": site.scorer("one")}, {"it": "stranger_pkg"})
-    before = Registry.discover().identity("scorer", "one")
+    before = site.discover().identity("scorer", "one")
     site.forget()
     file = site.folder / "stranger_pkg" / edited
     file.write_text(file.read_text() + "# edited\n")
-    after = Registry.discover().identity("scorer", "one")
+    after = site.discover().identity("scorer", "one")
     assert before["digest"] != after["digest"]
 
 
@@ -147,16 +147,16 @@ def test_an_edit_of_a_neighbouring_strategy_leaves_the_identity_as_it_was(site: 
     files = {f"stranger_pkg/{name}.py": site.scorer(name) for name in ("one", "two")}
     points = {"all": "stranger_pkg", "again": "stranger_pkg.one"}
     site.install("stranger", files, points)
-    before = Registry.discover().identity("scorer", "one")
+    before = site.discover().identity("scorer", "one")
     site.forget()
     site.write({"stranger_pkg/two.py": site.scorer("two") + "# edited\n"})
-    assert Registry.discover().identity("scorer", "one") == before
+    assert site.discover().identity("scorer", "one") == before
 
 
 def test_code_that_was_edited_after_its_import_is_refused(site: Site, tmp_path: Path) -> None:
     """Results of the old code would be stored under the new code's identity."""
     site.module(site.scorer("sample"))
-    registry = Registry.discover()
+    registry = site.discover()
     site.write({"stranger_module.py": site.scorer("sample") + "# edited\n"})
     with pytest.raises(PluginError, match="edited since it was listed"):
         registry.build("scorer", "sample")

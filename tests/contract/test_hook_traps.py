@@ -9,7 +9,6 @@ import pytest
 from tlcore import hookspecs
 from tlcore.errors import PluginError
 from tlcore.protocols import KINDS
-from tlcore.registry import Registry
 from tlcore.registry.hooks import HOOKS, OBSERVERS
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def test_a_faulty_class_leaves_its_neighbour_usable(site: Site) -> None:
     )
     entries = site.module(source)
     assert [(one.name, one.status) for one in entries] == [("bad", "broken"), ("sample", "ok")]
-    registry = Registry.discover()
+    registry = site.discover()
     assert registry.build("scorer", "sample") is not None
     with pytest.raises(PluginError, match="Bad does not implement score"):
         registry.build("scorer", "bad")

@@ -31,7 +31,7 @@ def tlcore_stage_finished(stage):
 def watch(site: Site, **codes: str) -> Registry:
     for name, code in codes.items():
         site.install(name, {f"{name}_module.py": WATCHER.replace("CODE", code)}, {"it": f"{name}_module"})
-    return Registry.discover()
+    return site.discover()
 
 
 def seen(name: str) -> list[Any]:

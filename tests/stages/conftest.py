@@ -228,7 +228,7 @@ def make_fault(photos: Path, name: str) -> list[str]:
 
 
 @pytest.fixture
-def chain(tmp_path: Path) -> Chain:
+def chain(tmp_path: Path, plugin_index: Path) -> Chain:
     torch.set_num_threads(1)
     store = Store.open(tmp_path / "store")
-    return Chain(store, Registry.discover(cache_folder=store.root))
+    return Chain(store, Registry.discover(cache_folder=plugin_index))
