@@ -21,12 +21,12 @@ def test_the_table_holds_every_pretrained_architecture_of_the_timm_it_was_made_w
     assert all(name.startswith(("deepseek_vit_412m", "volo_d")) for name in missing), missing
 
 
-SAMPLE = random.Random(0).sample(sorted(read_table()), 40)
+SAMPLE = random.Random(0).sample(sorted(read_table()), 20)
 
 
 @pytest.mark.parametrize(
     "place",
-    [*SAMPLE[:5], *(pytest.param(place, marks=pytest.mark.slow) for place in SAMPLE[5:])],
+    [*SAMPLE[:2], *(pytest.param(place, marks=pytest.mark.slow) for place in SAMPLE[2:])],
     ids=lambda place: f"{place[0]}-{place[1]}",
 )
 def test_a_row_is_what_measuring_gives_again(place: tuple[str, int, int]) -> None:

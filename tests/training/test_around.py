@@ -43,6 +43,7 @@ def weights(network: Network) -> dict[str, np.ndarray]:
     return {name: value.detach().double().numpy().copy() for name, value in network.state_dict().items()}
 
 
+@pytest.mark.slow
 def test_the_mean_of_weights_follows_its_recursion(make_job: Make) -> None:
     seen: list[dict[str, np.ndarray]] = []
     job = make_job(TrainPlan((phase(ema=0.8, choose="last"),)))
@@ -95,6 +96,7 @@ def test_a_sharpness_aware_step_takes_the_gradient_uphill(make_job: Make) -> Non
     np.testing.assert_allclose(weights(job.network)["head.weight"], expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_sharpness_leaves_running_statistics_to_the_first_pass(make_job: Make) -> None:
     frozen = (Move((Group("head", 0.0),)),)
     one, two = (
@@ -219,6 +221,7 @@ def test_patience_ends_a_phase_and_keeps_its_best(make_job: Make) -> None:
     assert result.stopped == "phase, epoch 4 of 9: no better one in 2"
 
 
+@pytest.mark.slow
 def test_between_start_and_end_the_best_blend_is_kept(make_job: Make) -> None:
     plan = TrainPlan((phase(epochs=2, interpolate=(0.25, 0.5)),))
     job = make_job(plan, measure=_scripted(0.1, 0.2, 0.3, 0.4, 0.6))  # start, two epochs, two blends
@@ -259,6 +262,7 @@ class _NanAt(Supervised):
         return {"total": total}
 
 
+@pytest.mark.slow
 def test_a_diverged_phase_goes_back_and_on_with_half_the_rate(make_job: Make) -> None:
     result = run_plan(make_job(TrainPlan((phase(_NanAt(4)),))))
     assert [line.epoch for line in result.history] == [1, 2, 3]
@@ -278,6 +282,7 @@ def test_a_phase_that_diverges_three_times_fails_with_the_rate_that_was_too_much
     assert "0.00025 was too much" in (caught.value.hint or "")
 
 
+@pytest.mark.slow
 def test_a_loss_that_leaves_all_bounds_counts_as_diverged(make_job: Make) -> None:
     class Growing(Supervised):
         def loss(self, network: Network, batch: Batch) -> Losses:
@@ -287,6 +292,7 @@ def test_a_loss_that_leaves_all_bounds_counts_as_diverged(make_job: Make) -> Non
         run_plan(make_job(TrainPlan((phase(Growing()),))))
 
 
+@pytest.mark.slow
 def test_a_diverged_training_that_is_killed_ends_as_an_unbroken_one(make_job: Make) -> None:
     class Killed(Exception):
         pass
@@ -311,6 +317,7 @@ def test_a_diverged_training_that_is_killed_ends_as_an_unbroken_one(make_job: Ma
     assert all(np.array_equal(v, weights(whole.network)[n]) for n, v in weights(again.network).items())
 
 
+@pytest.mark.slow
 def test_a_budget_ends_training_with_the_best_it_has(make_job: Make) -> None:
     clock: list[int] = []
     plan = TrainPlan((phase(epochs=1000),))
@@ -341,6 +348,7 @@ def test_who_watches_may_end_a_training(make_job: Make) -> None:
     assert seen == [1, 2]
 
 
+@pytest.mark.slow
 def test_what_is_fixed_is_not_chosen_again(make_job: Make) -> None:
     plan = TrainPlan((phase(epochs=4, interpolate=(0.5,)),))
     job = make_job(
@@ -403,6 +411,7 @@ def _last_stage(**changes: Any) -> TrainPlan:
     )
 
 
+@pytest.mark.slow
 def test_on_kept_activations_the_last_stage_learns_as_from_images(make_job: Make) -> None:
     kept = make_job(_last_stage(inputs="activations", augment="none"), scratch="kept")
     plain = make_job(_last_stage(augment="none"), scratch="plain")
@@ -418,12 +427,14 @@ def test_on_kept_activations_the_last_stage_learns_as_from_images(make_job: Make
         np.testing.assert_allclose(after[name], expected[name], atol=2e-3)
 
 
+@pytest.mark.slow
 def test_kept_activations_have_as_many_views_as_epochs_may_use(make_job: Make) -> None:
     job = make_job(_last_stage(inputs="activations", views=2), scratch="views")
     run_plan(job)
     assert len(list((job.scratch / "activations").glob("*.npy"))) == 2
 
 
+@pytest.mark.slow
 def test_a_training_on_kept_activations_that_is_killed_ends_as_an_unbroken_one(make_job: Make) -> None:
     class Killed(Exception):
         pass
@@ -444,11 +455,13 @@ def test_a_training_on_kept_activations_that_is_killed_ends_as_an_unbroken_one(m
     assert all(np.array_equal(v, weights(whole.network)[n]) for n, v in weights(again.network).items())
 
 
+@pytest.mark.slow
 def test_mixed_batches_are_made_of_images_and_the_reader_is_told(make_job: Make) -> None:
     result = run_plan(make_job(_last_stage(inputs="activations", mixup=0.2)))
     assert result.notes[0] == "phase: from images, since batches are mixed or of two views"
 
 
+@pytest.mark.slow
 def test_a_small_training_is_float32_without_asking(make_job: Make) -> None:
     job = make_job(TrainPlan((phase(),)), precision="auto", scratch="auto")
     plain = make_job(TrainPlan((phase(),)), scratch="plain")
@@ -457,6 +470,7 @@ def test_a_small_training_is_float32_without_asking(make_job: Make) -> None:
     assert all(np.array_equal(v, weights(plain.network)[n]) for n, v in weights(job.network).items())
 
 
+@pytest.mark.slow
 def test_precision_is_asked_once_remembered_and_told(
     make_job: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -473,6 +487,7 @@ def test_precision_is_asked_once_remembered_and_told(
     assert before is None or file.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_bf16_trains_and_leaves_float32_weights(make_job: Make) -> None:
     job = make_job(TrainPlan((phase(epochs=4),)), count=48, precision="bf16")
     result = run_plan(job)
@@ -518,7 +533,7 @@ def test_wherever_a_training_is_killed_it_ends_as_an_unbroken_one(make_job: Make
     plan = TrainPlan((phase(moves=(Move((Group("all", 5e-3),)),), **ENDING[name]),))
 
     def run(scratch: str, look: int | None = None, step: int | None = None) -> tuple[TrainJob, Any]:
-        job = make_job(plan, scratch=scratch)
+        job = make_job(plan, count=16, scratch=scratch)  # two steps an epoch
         job = replace(job, measure=_dying(job.measure, look), progress=_dying(job.progress, step))
         try:
             return job, run_plan(job)
@@ -528,7 +543,7 @@ def test_wherever_a_training_is_killed_it_ends_as_an_unbroken_one(make_job: Make
     whole, expected = run("whole")
     looks = 2 + len(expected.history)
     deaths = [("look", n) for n in range(1, looks)] + [
-        ("step", n) for n in range(1, 3 * len(expected.history) + 1)
+        ("step", n) for n in range(1, 2 * len(expected.history) + 1)
     ]
     for kind, number in deaths:
         scratch = f"{kind}-{number}"
