@@ -35,12 +35,31 @@ def full(record: RunRecord) -> Adaptation:
     return record.adaptation
 
 
+ELSEWHERE = {
+    "trials": (), "baselines": (), "halving": None, "calibration": None, "uncalibrated": None, "label_errors": None,
+    "domains": (),
+}  # fmt: skip
+"""What other sections of the card are made of."""
+
+
 def section(record: RunRecord, changed: Adaptation) -> Page:
     """The card's section on adaptation alone."""
-    html = render(record.model_copy(update={"adaptation": changed, "trials": (), "baselines": ()}))
+    html = render(record.model_copy(update={"adaptation": changed, **ELSEWHERE}))
     found = re.search(r'<section id="adaptation">.*?</section>', html, re.S)
     assert found is not None
     return Page(found.group())
+
+
+def undrawn(whole: Adaptation) -> Adaptation:
+    """The same without what its two largest figures are drawn from."""
+    tried = tuple(entry.model_copy(update={"history": ()}) for entry in whole.tried)
+    return whole.model_copy(update={"tried": tried, "scatter": None})
+
+
+@pytest.fixture(scope="module")
+def shown(record: RunRecord, full: Adaptation) -> Page:
+    """The section of the whole record, drawn once."""
+    return section(record, full)
 
 
 def unlabelled(whole: Adaptation) -> Adaptation:
@@ -59,8 +78,8 @@ def gap(**changes: Any) -> DomainGap:
 # the card
 
 
-def test_the_gap_is_reported_before_the_adapters(record: RunRecord, full: Adaptation) -> None:
-    text = section(record, full).text
+def test_the_gap_is_reported_before_the_adapters(shown: Page) -> None:
+    text = shown.text
     assert text.index("The gap between the domains") < text.index("The adapters against source-only")
     for words in (
         "Label sets closed (assumed) the target has the classes of the source, as is assumed: nobody said so",
@@ -72,24 +91,23 @@ def test_the_gap_is_reported_before_the_adapters(record: RunRecord, full: Adapta
         assert words in text, words
 
 
-def test_images_of_both_domains_stand_side_by_side(record: RunRecord, full: Adaptation) -> None:
-    shown = [a["alt"] for tag, a in section(record, full).elements if tag == "img"]
-    assert shown == [
+def test_images_of_both_domains_stand_side_by_side(shown: Page) -> None:
+    named = [a["alt"] for tag, a in shown.elements if tag == "img"]
+    assert named == [
         f"{name.title()}: {name}-{place}.png" for name in ("source", "target") for place in range(6)
     ]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_gone_is_named(record: RunRecord, full: Adaptation) -> None:
     assert full.gap is not None
     changed = full.gap.model_copy(update={"target_examples": ("/nowhere/gone.png",)})
-    shown = section(record, full.model_copy(update={"gap": changed}))
+    shown = section(record, undrawn(full).model_copy(update={"gap": changed}))
     assert "gone.png not found" in shown.text and "/nowhere" not in shown.text
 
 
-def test_every_adapter_has_its_scores_its_estimates_and_three_accuracies(
-    record: RunRecord, full: Adaptation
-) -> None:
-    text = section(record, full).text
+def test_every_adapter_has_its_scores_its_estimates_and_three_accuracies(shown: Page) -> None:
+    text = shown.text
     assert (
         "dann kept 0.855 im 1.954 bnm 0.861 clusters 0.671 98.6 % 14.6 % 10 classes 88 – 93 % 87.1 % 83.5 – 90.2 % 85.2 % 88.4 %"
         in text
@@ -99,16 +117,17 @@ def test_every_adapter_has_its_scores_its_estimates_and_three_accuracies(
     assert CANNOT_SEE in text and NOT_MEASURABLE not in text
 
 
-def test_refused_failed_and_stopped_adapters_say_why(record: RunRecord, full: Adaptation) -> None:
-    text = section(record, full).text
+def test_refused_failed_and_stopped_adapters_say_why(shown: Page) -> None:
+    text = shown.text
     assert f"mcc ⚠ refused {adapted.REFUSED}" in text
     assert "cdan ✗ failed the loss is not finite" in text
     assert f"⚠ stopped early {adapted.STOPPED}. Not kept: im 1.705 is not above" in text
     assert "a cross is where a training was stopped" in text
 
 
+@pytest.mark.slow
 def test_a_target_without_labels_is_said_not_to_be_measurable(record: RunRecord, full: Adaptation) -> None:
-    shown = section(record, unlabelled(full))
+    shown = section(record, unlabelled(undrawn(full)))
     assert shown.text.count(NOT_MEASURABLE) == 4  # one for each that finished
     assert "88 – 93 %" in shown.text and "its accuracy can only be estimated" in shown.text
     assert "Expected target accuracy of each adapter" in [
@@ -117,9 +136,10 @@ def test_a_target_without_labels_is_said_not_to_be_measurable(record: RunRecord,
     assert not shown.misplaced
 
 
+@pytest.mark.slow
 def test_where_source_only_is_kept_each_adapter_says_why_not(record: RunRecord, full: Adaptation) -> None:
     tried = tuple(entry for entry in full.tried if entry.strategy != "dann")
-    text = section(record, full.model_copy(update={"tried": tried, "kept": "source-only"})).text
+    text = section(record, undrawn(full.model_copy(update={"tried": tried, "kept": "source-only"}))).text
     assert "Kept: source-only. No adapter passed the rule; why not stands with each one below." in text
     assert "Blue : the adapter that was kept" not in text
 
@@ -137,11 +157,12 @@ def test_where_no_adapter_finished_the_gap_and_source_only_are_shown(
     printed(full.model_copy(update={"tried": tried, "kept": "source-only", "scatter": None}))
 
 
+@pytest.mark.slow
 def test_source_only_has_its_name_where_the_record_has_that_of_its_tuner(
     record: RunRecord, full: Adaptation
 ) -> None:
     base = full.source_only.model_copy(update={"strategy": "lp-ft"})
-    changed = full.model_copy(update={"source_only": base, "kept": SOURCE_ONLY})
+    changed = undrawn(full).model_copy(update={"source_only": base, "kept": SOURCE_ONLY})
     shown = section(record, changed)
     assert "source-only kept lp-ft 0.768" in shown.text
     assert [a["class"] for tag, a in shown.elements if tag == "p" and "note" in a.get("class", "")][
@@ -150,12 +171,14 @@ def test_source_only_has_its_name_where_the_record_has_that_of_its_tuner(
     assert "source-only (kept)" in printed(changed)
 
 
+@pytest.mark.slow
 def test_a_network_for_the_target_alone_has_no_source_accuracy(record: RunRecord, full: Adaptation) -> None:
     own = full.tried[1].model_copy(update={"target_only": True})
-    text = section(record, full.model_copy(update={"tried": (own,)})).text
+    text = section(record, undrawn(full.model_copy(update={"tried": (own,)}))).text
     assert "for the target alone" in text and "dann kept 0.855 im 1.954 bnm 0.861 clusters 0.671 –" in text
 
 
+@pytest.mark.slow
 def test_more_than_three_validators_have_a_table_of_their_own(record: RunRecord, full: Adaptation) -> None:
     more = {"im": 1.0, "bnm": 0.5, "snd": 3.25, "entropy": -0.125}
     changed = full.model_copy(
@@ -164,10 +187,11 @@ def test_more_than_three_validators_have_a_table_of_their_own(record: RunRecord,
             "tried": tuple(entry.model_copy(update={"validators": more}) for entry in full.tried[:2]),
         }
     )
-    text = section(record, changed).text
+    text = section(record, undrawn(changed)).text
     assert "Every validator" in text and "dann 1.000 0.500 3.250 −0.125" in text
 
 
+@pytest.mark.slow
 def test_an_old_record_without_gap_estimates_and_verdicts_still_has_its_section(record: RunRecord) -> None:
     line = Epoch(phase="adapt", epoch=1, losses={"total": 1.0}, measures={"im": 1.9})
     old = Adaptation(
@@ -189,6 +213,7 @@ def test_an_old_record_without_gap_estimates_and_verdicts_still_has_its_section(
     assert not shown.misplaced and not shown.open
 
 
+@pytest.mark.slow
 def test_names_of_strangers_are_escaped(record: RunRecord, full: Adaptation, tmp_path: Path) -> None:
     names = (ATTACK, '"><img src=x onerror=alert(1)>', "$\\frac{1}{2}$", "a&b", "\u202ename\x00")
     hostile = adaptation(tmp_path, names)
@@ -298,6 +323,7 @@ def test_the_picture_is_of_the_kept_adapter_or_else_of_the_best(full: Adaptation
 # figures
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2, 12, 300])
 def test_figures_are_drawn_for_any_number_of_classes(k: int, tmp_path: Path) -> None:
     names = tuple(f"class {i:03d} with a long name" for i in range(k))

@@ -74,6 +74,7 @@ def test_the_verdict_names_the_choice_the_numbers_and_the_baselines(card: str) -
 ATTACK = "<script>alert('x')</script>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [True, False])
 def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path, kept: bool) -> None:
     record = make(
@@ -127,16 +128,17 @@ def test_names_of_strangers_are_escaped_everywhere(make: Make, tmp_path: Path, k
     assert r"$\frac{1}{2}$" in card.text  # and mathematics is not typeset, in figures either
 
 
+@pytest.mark.slow
 def test_of_many_that_were_left_out_thirty_are_listed_and_the_others_counted(record: RunRecord) -> None:
     left = tuple(Ranked(candidate=f"net-{k:04}", rank=None, skipped="too large") for k in range(1130))
     entries = (*(e for e in record.ranking.entries if e.rank is not None), *left)
-    shown = page(
-        record.model_copy(update={"ranking": record.ranking.model_copy(update={"entries": entries})})
-    )
+    ranking = record.ranking.model_copy(update={"entries": entries})
+    shown = page(record.model_copy(update={"ranking": ranking, "trials": (), "adaptation": None}))
     assert "net-0029 too large" in shown.text and "net-0030" not in shown.text
     assert f"And 1,100 more; tlcore runs show {record.run_id} --json" in shown.text
 
 
+@pytest.mark.slow
 def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord) -> None:
     assert record.halving is not None
     rungs = [
@@ -151,7 +153,7 @@ def test_a_first_by_rank_that_goes_on_below_another_is_said_to(record: RunRecord
     ranking = record.ranking.model_copy(
         update={"entries": entries, "achieved_measure": achieved_in_trial("accuracy")}
     )
-    text = page(record.model_copy(update={"ranking": ranking, "halving": trial})).text
+    text = page(record.model_copy(update={"ranking": ranking, "halving": trial, "adaptation": None})).text
     assert (
         f"{first}, the first by rank, was 5.0 points below {second}; why it goes on all the same is said above"
         in text
@@ -167,6 +169,7 @@ def test_top_losses_are_shown_as_pictures(card: str) -> None:
     assert all(a["src"].startswith("data:image/jpeg;base64,") for a in shown)
 
 
+@pytest.mark.slow
 def test_a_missing_picture_is_tolerated_unless_the_record_knows_another_place(make: Make) -> None:
     record = make(trials=(), adaptation=None, baselines=(), label_errors=None)
     first, second = record.metrics.top_losses[:2]
@@ -225,6 +228,7 @@ def test_negative_transfer_is_flagged_in_plain_words(make: Make) -> None:
     assert "It is worse than the same network trained from scratch" in text
 
 
+@pytest.mark.slow
 def test_a_failed_parity_is_said_at_the_top_and_names_the_images(record: RunRecord) -> None:
     parity = Parity(
         images=9, max_probability_difference=0.2, top1_agreement=0.8, accuracy_model=0.9, accuracy_file=0.8,
@@ -254,6 +258,7 @@ def test_the_trial_says_what_was_tried_what_survived_and_what_it_took(card: str)
     assert "1 1 letters-mobilenetv3 85.2 % 0.520 3.0 s drops out" in text
 
 
+@pytest.mark.slow
 def test_after_a_trial_the_figure_names_validation_accuracy_and_the_regret_at_equal_epochs(
     record: RunRecord,
 ) -> None:
@@ -263,21 +268,24 @@ def test_after_a_trial_the_figure_names_validation_accuracy_and_the_regret_at_eq
     ranking = record.ranking.model_copy(
         update={"entries": entries, "achieved_measure": achieved_in_trial("accuracy")}
     )
-    text = page(record.model_copy(update={"ranking": ranking})).text
+    record = record.model_copy(update={"ranking": ranking, "adaptation": None})
+    text = page(record).text
     assert "validation accuracy in the trial, %" in text and "No regret: the first by rank" in text
     assert "Was the ranking right?" not in text and "nothing was chosen by it" not in text
     first = record.halving.rungs[:3]  # no time for the second rung: the second by rank wins
     trial = record.halving.model_copy(update={"rungs": first, "winner": "fonts-mobilenetv3"})
-    text = page(record.model_copy(update={"ranking": ranking, "halving": trial})).text
+    text = page(record.model_copy(update={"halving": trial})).text
     assert "fonts-resnet10t, the first by rank, was 1.3 points below fonts-mobilenetv3" in text
 
 
+@pytest.mark.slow
 def test_a_trial_that_failed_or_had_no_time_is_shown_as_such(record: RunRecord) -> None:
     assert record.halving is not None
     failed = Rung(candidate=ATTACK, rung=1, epochs=1, failed="the loss is not finite")
     trial = record.halving.model_copy(
         update={"rungs": (failed,), "shortlist": (ATTACK, "b"), "winner": ATTACK}
     )
+    record = record.model_copy(update={"trials": (), "adaptation": None})
     shown = page(record.model_copy(update={"halving": trial}))
     assert "✗ failed the loss is not finite" in shown.text and not shown.misplaced
     idle = page(record.model_copy(update={"halving": trial.model_copy(update={"rungs": ()})}))
@@ -302,6 +310,7 @@ def panel_of(record: RunRecord, candidates: int) -> RunRecord:
     return record.model_copy(update={"ranking": ranking, "adaptation": None, "halving": None})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("candidates", [1, 3, 14])
 def test_a_panel_has_its_figures_its_table_of_scores_and_every_regret(
     record: RunRecord, candidates: int
@@ -319,6 +328,7 @@ def test_a_panel_has_its_figures_its_table_of_scores_and_every_regret(
     assert ("Dots without a name" in shown.text) == (candidates > 12)
 
 
+@pytest.mark.slow
 def test_a_wrong_first_choice_shows_its_regret(record: RunRecord) -> None:
     first, *rest = record.ranking.entries
     worse = first.model_copy(update={"achieved": 0.80})
@@ -395,6 +405,7 @@ def test_all_right_and_all_wrong_make_a_card(make: Make, accuracy: float) -> Non
     assert ("All test images were recognised" in page(record).text) == (metrics.accuracy == 1)
 
 
+@pytest.mark.slow
 def test_a_warning_said_twice_is_shown_once_and_negative_transfer_in_its_own_place(make: Make) -> None:
     scratch = compare([True] * 30 + [False] * 70, [True] * 70 + [False] * 30, "scratch")
     said = negative_transfer([scratch])
@@ -405,13 +416,17 @@ def test_a_warning_said_twice_is_shown_once_and_negative_transfer_in_its_own_pla
     assert text.count("trained from scratch is better by") == 1
 
 
+@pytest.mark.slow
 def test_an_adapted_model_is_found_among_the_trials_by_its_tuner(make: Make) -> None:
-    record = make(chosen=Chosen(candidate="fonts-resnet10t", strategy="lp-ft+dann"), baselines=())
+    record = make(
+        chosen=Chosen(candidate="fonts-resnet10t", strategy="lp-ft+dann"), baselines=(), adaptation=None
+    )
     text = page(record).text
     assert "fonts-resnet10t with lp-ft+dann answers" in text
     assert "fonts-resnet10t lp-ft chosen 94.3 %" in text
 
 
+@pytest.mark.slow
 def test_a_strategy_that_kept_its_start_is_called_what_it_is(make: Make) -> None:
     record = make(adaptation=None)
     chosen = record.chosen.model_copy(update={"kept_start": "the linear probe"})
@@ -444,8 +459,9 @@ def test_rows_of_one_strategy_are_told_apart_by_their_options_and_one_is_chosen(
     assert document["chosen"]["options"] == rows[1].options
 
 
+@pytest.mark.slow
 def test_validation_in_the_trial_has_its_interval(make: Make) -> None:
-    record = make()
+    record = make(trials=(), adaptation=None)
     trial = record.halving
     assert trial is not None
     rung = trial.rungs[0].model_copy(update={"validation_ci": Interval(low=0.801, high=0.922)})
@@ -455,6 +471,7 @@ def test_validation_in_the_trial_has_its_interval(make: Make) -> None:
     assert "87.1 % 80.1 – 92.2 %" in text
 
 
+@pytest.mark.slow
 def test_how_a_network_was_validated_may_take_two_lines_beside_the_curves(make: Make) -> None:
     elements = page(make(adaptation=None)).elements
     assert [a for tag, a in elements if tag == "small" and a.get("class") == "how"]
