@@ -124,6 +124,7 @@ def test_a_full_store_is_retryable_and_keeps_nothing_half_written(tmp_path: Path
     assert str(tmp_path) in str(caught.value) and list((tmp_path / "stages" / "s").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_a_librarys_own_error_is_recognised(tmp_path: Path) -> None:
     """A real limit on file size: torch, safetensors, polars and numpy each raise something of their own."""
     code = """

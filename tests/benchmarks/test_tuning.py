@@ -220,6 +220,7 @@ def test_every_head_is_fitted_from_one_image_a_class_on(registry: Registry, shot
         assert (expected in note) == (spec.tuner == "mlp-head")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux says the highest mark")
 def test_the_peak_is_of_this_work_alone() -> None:
     np.ones(60_000_000).sum()  # 480 MB, before

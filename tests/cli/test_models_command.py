@@ -124,6 +124,7 @@ def test_a_mistake_is_an_error_of_the_callers(
     assert all(word in done.err for word in words), done.err
 
 
+@pytest.mark.slow
 def test_a_narrow_terminal_loses_columns_and_no_name(
     tlcore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +171,7 @@ def test_a_folder_with_the_name_of_a_model_is_not_taken_for_it(
     assert listed(tlcore, "timm:resnet18")["models"][0]["name"] == "resnet18.a1_in1k"
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
     script = (
         "set -o pipefail; "

@@ -52,6 +52,7 @@ def listing(site: Site, cache: Path) -> dict[str, list[object]]:
     return result
 
 
+@pytest.mark.slow
 def test_a_second_listing_imports_no_plugin_and_nothing_heavy(site: Site, tmp_path: Path) -> None:
     files = {"broken_module.py": "import no_such_library_xyz\n" + site.scorer("broken")}
     site.install("broken", files, {"it": "broken_module"})
@@ -69,10 +70,12 @@ def test_a_second_listing_imports_no_plugin_and_nothing_heavy(site: Site, tmp_pa
     assert any(entry[1] == "broken" and "no_such_library_xyz" in str(entry[3]) for entry in second["entries"])  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_listing_the_built_ins_for_the_first_time_imports_nothing_heavy(site: Site, tmp_path: Path) -> None:
     assert listing(site, tmp_path)["heavy"] == []
 
 
+@pytest.mark.slow
 def test_the_index_follows_an_edit_a_new_version_and_a_removal(site: Site, tmp_path: Path) -> None:
     def seen() -> list[tuple[str, str]]:
         site.forget()
@@ -114,6 +117,7 @@ def test_a_plugin_broken_by_a_missing_library_is_whole_once_that_is_installed(
     assert [one.status for one in site.listed(registry=Registry.discover(cache_folder=tmp_path))] == ["ok"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [
@@ -138,6 +142,7 @@ def test_a_corrupt_index_is_made_again_without_a_word(
     assert caplog.text == "" and capsys.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_an_index_with_one_line_of_another_shape_is_made_again(tmp_path: Path) -> None:
     whole = Registry.discover(cache_folder=tmp_path).entries
     (file,) = tmp_path.iterdir()
@@ -148,6 +153,7 @@ def test_an_index_with_one_line_of_another_shape_is_made_again(tmp_path: Path) -
     assert Registry.discover(cache_folder=tmp_path).entries == whole
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("")
@@ -162,6 +168,7 @@ def test_a_folder_that_cannot_be_written_costs_nothing_but_time(tmp_path: Path) 
         locked.chmod(stat.S_IRWXU)
 
 
+@pytest.mark.slow
 def test_the_index_is_one_file_and_leaves_no_rest(site: Site, tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "deep"
     site.install("stranger", {"stranger_module.py": site.scorer("sample")}, {"it": "stranger_module"})
@@ -172,6 +179,7 @@ def test_the_index_is_one_file_and_leaves_no_rest(site: Site, tmp_path: Path) ->
     assert [file.name for file in cache.iterdir()] == ["plugins.json"]
 
 
+@pytest.mark.slow
 def test_a_blocked_distribution_is_listed_from_the_index_as_it_was(site: Site, tmp_path: Path) -> None:
     site.install("stranger", {"stranger_module.py": site.scorer("sample")}, {"it": "stranger_module"})
     Registry.discover(cache_folder=tmp_path)
@@ -182,6 +190,7 @@ def test_a_blocked_distribution_is_listed_from_the_index_as_it_was(site: Site, t
     assert entry.status == "ok"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("default", ["float('inf')", "float('nan')", "'\\udc80 é \\x00'"])
 def test_unusual_defaults_do_not_spoil_the_index(site: Site, tmp_path: Path, default: str) -> None:
     kind = "str" if "udc" in default else "float"

@@ -47,6 +47,7 @@ def test_photographs_are_checked_and_a_validation_split_is_carved(
     assert abs(val - 0.15 * learn) <= classes
 
 
+@pytest.mark.slow
 def test_a_domain_pair_becomes_one_table_with_both_domains_split() -> None:
     dataset = prepare("pacs/photo", "pacs/sketch")
     assert len(dataset.classes) == 7

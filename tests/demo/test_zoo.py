@@ -27,6 +27,7 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_zoo(tmp_path_factory.mktemp("demo") / "zoo", members=TINY)
 
 
+@pytest.mark.slow
 def test_the_zoo_is_read_by_the_local_source_and_every_network_answers(zoo: Path) -> None:
     source = Local(spec=str(zoo))
     found = {one.name: one for one in source.candidates()}
@@ -40,6 +41,7 @@ def test_the_zoo_is_read_by_the_local_source_and_every_network_answers(zoo: Path
         assert source.build(one, classes=10)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
+@pytest.mark.slow
 def test_accuracies_are_reported_beside_the_index(zoo: Path) -> None:
     report = json.loads((zoo / "zoo.json").read_text())
     assert report["random-resnet"]["source_accuracy"] is None
@@ -48,6 +50,7 @@ def test_accuracies_are_reported_beside_the_index(zoo: Path) -> None:
     assert kinds == {".safetensors": 3, ".json": 2}
 
 
+@pytest.mark.slow
 def test_a_finished_zoo_is_used_again_and_another_seed_is_another_zoo(zoo: Path) -> None:
     said: list[str] = []
     before = (zoo / "random-resnet.safetensors").read_bytes()

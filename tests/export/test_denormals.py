@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import timm
 import torch
 
@@ -8,6 +9,7 @@ from tlcore.features.extract import extract
 from tlcore.values import Preprocess
 
 
+@pytest.mark.slow
 def test_the_smallest_numbers_are_numbers_after_onnx_runtime_has_run() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # with one thread the caller's own computes

@@ -102,6 +102,7 @@ def test_the_right_file_passes_the_gate(case: Case) -> None:
     assert len(set(case.probabilities.argmax(axis=1))) > 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["normalisation", "swapped channels", "resize rule", "permuted classes"])
 def test_a_wrong_file_fails_the_gate_and_the_error_says_where(case: Case, fault: str, tmp_path: Path) -> None:
     network, rule = make_network(), RULE

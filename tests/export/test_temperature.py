@@ -40,6 +40,7 @@ def logits(network: Network, pixels: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(scaled.transpose(0, 3, 1, 2)).float()).double().numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temperature", [0.4, 2.5])
 def test_the_file_divides_the_logits_and_says_by_what(
     network: Network, tmp_path: Path, temperature: float
@@ -54,6 +55,7 @@ def test_the_file_divides_the_logits_and_says_by_what(
     check_metadata(session.metadata, RULE, CLASSES, temperature, where="model.onnx")
 
 
+@pytest.mark.slow
 def test_at_temperature_one_nothing_is_divided(network: Network, tmp_path: Path) -> None:
     job = ExportJob(network, RULE, CLASSES, {}, tmp_path)
     assert InferenceGraph(network, RULE).temperature == job.temperature == 1

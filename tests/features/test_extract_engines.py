@@ -88,6 +88,7 @@ def test_an_engine_gives_the_features_and_probabilities_of_the_plain_network(
     assert found.features.dtype == found.probabilities.dtype == np.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "bf16", "folded"])
 def test_no_engine_changes_the_callers_network(engine: str) -> None:
     _need(engine)

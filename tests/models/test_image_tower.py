@@ -87,5 +87,6 @@ def test_work_counts_torchs_fused_attention() -> None:
     assert work.attention_matrix == 4 * 17 * 17
 
 
+@pytest.mark.slow
 def test_its_latency_can_be_measured(tmp_path: Path) -> None:
     assert measure_latency(image_tower(configuration(VIT)), PREPROCESS, threads=1).milliseconds > 0

@@ -143,6 +143,7 @@ def test_a_fresh_head_stays_as_it_was_initialised_and_the_backbone_is_strict() -
         load_into(network, without, where="x", head=("2",))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["levit_128s", "test_convnext", "test_efficientnet", "test_byobnet"])
 def test_a_file_with_a_head_fills_the_network_without_one(architecture: str) -> None:
     full = timm.create_model(architecture, num_classes=7)

@@ -76,6 +76,7 @@ def pixels_of(path: Path, candidate: Candidate) -> torch.Tensor:
     return torch.from_numpy(((values - how.mean) / how.std).transpose(2, 0, 1)).float()
 
 
+@pytest.mark.slow
 def test_the_index_gives_same_padding_and_the_network_knows_real_photographs(
     shared_data: Path, weights: Path, listed: dict[str, Candidate]
 ) -> None:

@@ -110,6 +110,7 @@ def test_without_a_target_stream_it_says_what_it_needs() -> None:
         BspObjective(7, 1.0, 2e-4, 1).loss(network, Batch(batch.source, None, 0.0, 0))
 
 
+@pytest.mark.slow
 def test_the_leading_direction_loses_its_share_of_the_features() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(48) % 3

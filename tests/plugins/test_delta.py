@@ -167,6 +167,7 @@ def test_without_attention_every_channel_counts_the_same() -> None:
     assert own.get_buffer("batches").item() == 0 and not own.get_buffer("increase0").any()
 
 
+@pytest.mark.slow
 def test_a_killed_training_keeps_the_first_weights_as_its_start(tmp_path: Path) -> None:
     class Killed(Exception):
         pass

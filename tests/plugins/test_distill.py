@@ -120,6 +120,7 @@ def test_a_teacher_that_cannot_teach_is_refused(teacher: np.ndarray | None, mess
         DistillObjective(0.0, False, 0.5, 4.0).setup(setup)
 
 
+@pytest.mark.slow
 def test_a_student_follows_a_teacher_against_wrong_labels(tmp_path: Path) -> None:
     pixels, labels = bright_images(24, 1)
     teacher = (8 * np.eye(3)[labels]).astype(np.float32)

@@ -113,6 +113,7 @@ def test_a_costly_network_has_its_last_stage_trained_with_strong_views() -> None
     assert [group.parameters for group in phase.moves[0].groups] == ["last:1", "head"]
 
 
+@pytest.mark.slow
 def test_it_learns_from_both_domains_through_the_loop(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)

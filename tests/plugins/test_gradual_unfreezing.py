@@ -44,6 +44,7 @@ def test_lower_layers_have_lower_rates() -> None:
     assert {phase.moves[0].groups[1].layer_decay for phase in phases(GradualUnfreezing())} == {0.75}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [2, 9], ids=["fewer than the network has", "more than it has"])
 def test_it_trains_and_the_stem_moves_last(tmp_path: Path, stages: int) -> None:
     network = small_network()

@@ -108,6 +108,7 @@ def test_the_same_features_with_exchanged_predictions_are_apart() -> None:
     assert joint > 1 > 0 > joint_mmd((features, p), (features, p), 1.68).item()
 
 
+@pytest.mark.slow
 def test_adaptation_undoes_a_shift_that_hides_the_classes(tmp_path: Path) -> None:
     """One feature tells the classes apart best and has moved on the target; another, weaker one has not."""
     torch.set_num_threads(1)

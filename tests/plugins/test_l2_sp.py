@@ -57,6 +57,7 @@ def test_the_loss_adds_the_distances_of_backbone_and_head_to_the_cross_entropy()
     assert len(own.state_dict()) == 3  # the start survives a kill
 
 
+@pytest.mark.slow
 def test_a_strong_pull_keeps_the_backbone_nearer_to_its_start(tmp_path: Path) -> None:
     distance = {}
     for alpha in (0.0, 10.0):

@@ -118,6 +118,7 @@ def weights_after(tmp_path: Path, *, killed_after: int | None = None) -> dict[st
     return network.state_dict()
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     whole, resumed = weights_after(tmp_path / "a"), weights_after(tmp_path / "b", killed_after=3)
     assert whole.keys() == resumed.keys()

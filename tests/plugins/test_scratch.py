@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.plugins.tuned import job
 from tlcore.protocols import TrainTask
 from tlcore.training.loop import run_plan
@@ -16,6 +18,7 @@ def test_it_asks_for_a_random_start_and_moves_everything_at_one_rate() -> None:
     assert {group.parameters: group.lr for group in phase.moves[0].groups} == {"head": 1e-3, "backbone": 1e-3}
 
 
+@pytest.mark.slow
 def test_random_weights_learn_what_is_easy(tmp_path: Path) -> None:
     result = run_plan(job(Scratch(epochs=6, augment="none"), tmp_path, count=48))
     assert result.measures["validation_accuracy"] > 0.9

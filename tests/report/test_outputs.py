@@ -168,6 +168,7 @@ def test_the_sentence_on_transfer_is_said_once_in_the_terminal(
     assert shown.count("Negative transfer") == 1 and "warning: another" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [None, 5.0])
 def test_a_budget_and_what_it_ended_are_told(
     make: Make, budget: float | None, capsys: pytest.CaptureFixture[str]

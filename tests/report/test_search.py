@@ -46,6 +46,7 @@ def with_search(record: RunRecord) -> RunRecord:
     )
 
 
+@pytest.mark.slow
 def test_the_card_lists_every_trial_with_what_varies_best_first(with_search: RunRecord) -> None:
     (view,) = search_views(with_search)
     assert [row.trial.number for row in view.rows] == [3, 0, 1, 2]
@@ -65,6 +66,7 @@ def test_the_card_lists_every_trial_with_what_varies_best_first(with_search: Run
     assert "the loss is &lt;nan&gt;" in page and "on &lt;b&gt;x&lt;/b&gt; (12" in page
 
 
+@pytest.mark.slow
 def test_without_a_search_the_card_says_nothing_of_one(record: RunRecord) -> None:
     assert 'id="search"' not in render(record) and "#search" not in render(record)
 
@@ -78,6 +80,7 @@ def test_the_documents_search_follows_the_schema_and_keeps_every_trial(with_sear
     assert document["decisions"] == list(with_search.decisions) and json.dumps(document, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_search_without_a_soup_or_a_second_trial_is_shown_too(make: Make) -> None:
     one = searched(trials=(SearchTrial(number=0, options={"lr": 1e-4, "kind": "a"}, validation=0.9),), best=0)
     record = make(searches=(one, searched(soup=SOUP.model_copy(update={"kept": False, "members": (3,)}))))

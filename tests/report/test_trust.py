@@ -39,6 +39,7 @@ def test_calibration_stands_before_and_after_on_validation_and_on_the_test_image
     assert any(label.startswith("Reliability diagram") for label in labels)
 
 
+@pytest.mark.slow
 def test_a_temperature_that_was_not_kept_or_not_wanted_is_said_to(record: RunRecord) -> None:
     plain = record.model_copy(update={"uncalibrated": None, "adaptation": None, "label_errors": None})
     assert "was fitted and left out of the file (export.calibrate)" in page(plain).text
@@ -65,6 +66,7 @@ def test_likely_label_errors_are_pictures_with_the_label_and_the_suggestion(
     assert "a linear probe of the same network trained without it" in shown.text
 
 
+@pytest.mark.slow
 def test_without_a_suspect_the_card_says_so(record: RunRecord) -> None:
     assert record.label_errors is not None
     clean = record.label_errors.model_copy(update={"suspects": (), "found": 0})
@@ -72,6 +74,7 @@ def test_without_a_suspect_the_card_says_so(record: RunRecord) -> None:
     assert "No image looks more like another class than like its own" in text
 
 
+@pytest.mark.slow
 def test_top_losses_tell_wrong_answers_from_unsure_right_ones(record: RunRecord) -> None:
     wrong = next(hard for hard in record.metrics.top_losses if hard.label != hard.predicted)
     unsure = wrong.model_copy(
@@ -123,6 +126,7 @@ def test_the_document_has_the_numbers_of_the_card(record: RunRecord) -> None:
     assert document["metrics"]["top_losses"][0]["loss"] == record.metrics.top_losses[0].loss
 
 
+@pytest.mark.slow
 def test_a_record_of_an_earlier_version_is_still_read(record: RunRecord) -> None:
     document = json.loads(record.model_dump_json())
     for name in ("calibration", "uncalibrated", "label_errors", "domains"):

@@ -99,6 +99,7 @@ def test_the_features_of_every_row_are_those_of_the_source_only_network(domains:
     np.testing.assert_allclose(stored, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", ["all", "last", "head"])
 def test_an_adapter_works_in_every_mode_and_its_network_can_be_built_again(
     domains: Domains, train: str
@@ -119,6 +120,7 @@ def test_an_adapter_works_in_every_mode_and_its_network_can_be_built_again(
     assert (domains.chain.store.folder(exported) / "model.onnx").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", ["knn", "prototype"])
 @pytest.mark.parametrize(("adapter", "train"), [("coral", "all"), ("coral", "head"), ("adabn", None)])
 def test_an_adapter_starts_from_heads_of_every_kind(
@@ -192,6 +194,7 @@ def test_files_that_lie_in_both_domains_are_counted_and_named(chain: Chain, tmp_
     assert gap.label_shares == {}
 
 
+@pytest.mark.slow
 def test_test_labels_that_lack_a_class_lead_to_the_setting(chain: Chain, tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 8, seed=0)
     target = tmp_path / "target"

@@ -24,6 +24,7 @@ def weights(chain: Chain, ref: Ref) -> dict[str, torch.Tensor]:
     return load_file(chain.store.folder(ref) / "weights.safetensors")
 
 
+@pytest.mark.slow
 def test_the_chain_from_a_folder_to_a_proven_file(chain: Chain, tmp_path: Path) -> None:
     data = chain.data(write_images(tmp_path / "photos", 12, seed=0))
     checked = chain.store.read(data, CheckedData)
@@ -93,6 +94,7 @@ def test_the_chain_from_a_folder_to_a_proven_file(chain: Chain, tmp_path: Path) 
         )
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_every_stage(chain: Chain, tmp_path: Path) -> None:
     photos, zoo = write_images(tmp_path / "photos", 6, seed=0), write_zoo(tmp_path / "zoo", ("test_resnet",))
     for expected in (False, True):
@@ -180,6 +182,7 @@ def test_threads_and_provenance_are_no_part_of_the_address(chain: Chain) -> None
     assert job_key(plain, chain.registry) == job_key(other, chain.registry)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(chain: Chain, tmp_path: Path) -> None:
     data = chain.data(write_images(tmp_path / "photos", 6, seed=0))
     (candidate,) = chain.candidates(write_zoo(tmp_path / "zoo", ("test_resnet",)))
@@ -190,6 +193,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(chain: Cha
     assert all(torch.equal(value, again[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", ["coral", pytest.param("dann", marks=pytest.mark.slow)])
 def test_target_labels_change_nothing_but_the_final_test(chain: Chain, tmp_path: Path, adapter: str) -> None:
     """The same target images under true and under scrambled labels: equal weights, equal choices."""
@@ -221,6 +225,7 @@ def test_target_labels_change_nothing_but_the_final_test(chain: Chain, tmp_path:
     assert true.adapted.accuracy_oracle is not None and true.adapted.accuracy_last is not None
 
 
+@pytest.mark.slow
 def test_a_target_without_labels_gives_no_target_accuracy_and_says_so(chain: Chain, tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 8, seed=0)
     flat = tmp_path / "flat"

@@ -82,6 +82,7 @@ class Bench:
 SPOILT = {"epochs": 1, "lr": 0.01, "head_factor": 100.0, "batch_size": 4}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("validation", ["held-out", "cross-validation"])
 def test_a_training_that_only_spoils_its_probe_is_said_to_have_kept_it(validation: str, bench: Bench) -> None:
     trained = bench("lp-ft", validation, **SPOILT)

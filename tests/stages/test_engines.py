@@ -97,6 +97,7 @@ def test_machines_that_choose_differently_do_not_find_each_others_features(ready
     assert ready.features(hardware=dict(reversed(facts.items()))) == plain
 
 
+@pytest.mark.slow
 def test_a_head_is_trained_on_the_features_of_exact_pixels_that_it_is_given(ready: Ready) -> None:
     embedded = ready.chain(
         "embed", inputs={"data": ready.data, "pixels": ready.pixels}, options={"candidate": ready.candidate.recipe()},

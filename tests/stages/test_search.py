@@ -53,6 +53,7 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
     return all(np.array_equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_result_is_the_training_of_the_best_trial(bench: Bench) -> None:
     ref = bench("search", trials=3, fields=["lr", "smoothing"])
     trained = bench.read(ref)
@@ -79,6 +80,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kills", [2, 5])
 def test_a_killed_search_ends_with_the_trials_of_an_unbroken_one(
     bench: Bench, kills: int, monkeypatch: pytest.MonkeyPatch
@@ -111,6 +113,7 @@ def test_a_killed_search_ends_with_the_trials_of_an_unbroken_one(
     assert broken.best == whole.best and same(kept, bench.weights(ref))
 
 
+@pytest.mark.slow
 def test_a_soup_is_a_mean_of_its_members_and_not_worse_on_validation(bench: Bench) -> None:
     # Trainings that differ by the draws of their mixing: their mean is steadier than each.
     rates = {"lr": 3e-3, "epochs": 3, "batch_size": 8, "mixup": 0.3}
@@ -134,6 +137,7 @@ def test_a_soup_is_a_mean_of_its_members_and_not_worse_on_validation(bench: Benc
     assert trained.validation == soup.validation
 
 
+@pytest.mark.slow
 def test_only_so_many_weights_are_kept_while_it_searches(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,11 +147,13 @@ def test_only_so_many_weights_are_kept_while_it_searches(
     assert len(trained.search.soup.offered) <= 2
 
 
+@pytest.mark.slow
 def test_heads_in_closed_form_are_searched_by_the_options_that_they_name(bench: Bench) -> None:
     trained = bench.read(bench("search", "linear-probe", {"penalties": 3, "folds": 2}, trials=2))
     assert trained.search is not None and trained.search.space == {"scale": "common, each"}
 
 
+@pytest.mark.slow
 def test_with_cross_validation_there_is_a_search_and_no_soup(bench: Bench) -> None:
     trained = bench.read(
         bench("search", trials=2, soup=True, validation="cross-validation", folds=2, fields=["lr"])
@@ -157,12 +163,14 @@ def test_with_cross_validation_there_is_a_search_and_no_soup(bench: Bench) -> No
     assert "cross-validation" in trained.validated_on
 
 
+@pytest.mark.slow
 def test_a_budget_bounds_the_search_and_leaves_a_network(bench: Bench) -> None:
     trained = bench.read(bench("search", trials=50, budget=1e-3, fields=["lr"]))
     assert trained.search is not None and "budget" in trained.search.reason
     assert len(trained.search.trials) < 50 and trained.search.budget == 1e-3
 
 
+@pytest.mark.slow
 def test_bounds_that_are_not_the_options_own_end_the_stage(bench: Bench) -> None:
     with pytest.raises(UserError, match="outside the own bounds"):
         bench("search", trials=2, bounds={"lr": [1e-9, 1.0]})

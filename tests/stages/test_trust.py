@@ -72,6 +72,7 @@ def bench(chain: Chain, tmp_path: Path) -> Bench:
     return Bench(chain, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_card_measures_the_calibrated_file_and_parity_holds_them_against_each_other(bench: Bench) -> None:
     chain, model = bench.chain, bench.changed("hot", temperature=TEMPERATURE)
     raw, cooled = bench.evaluate(model, calibrate=False), bench.evaluate(model)
@@ -121,6 +122,7 @@ def test_without_out_of_fold_predictions_nothing_is_loaded(tmp_path: Path) -> No
     assert load_out_of_fold(tmp_path) is None
 
 
+@pytest.mark.slow
 def test_several_domains_have_a_row_each_and_one_has_none(chain: Chain, tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 12, seed=0)
     target = write_images(tmp_path / "target", 3, seed=5, offset=25)

@@ -39,6 +39,7 @@ def bench(chain: Chain, tmp_path: Path) -> Bench:
     return Bench(chain, write_images(tmp_path / "photos", 10, seed=0), tmp_path / "zoo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tuner", "given"), [("ridge", {}), ("lp-ft", {"epochs": 2, "lr": 1e-3, "wise": True})]
 )
@@ -76,6 +77,7 @@ def test_images_of_which_no_two_are_alike_cannot_validate_in_turn(chain: Chain, 
         bench.train("ridge", validation="cross-validation")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", ["full", "lp-ft", "gradual-unfreezing", "mlp-head", "partial"])
 def test_a_budget_that_is_spent_at_once_leaves_something_to_keep(bench: Bench, tuner: str) -> None:
     _, trained = bench.train(tuner, budget=0.01)
@@ -83,6 +85,7 @@ def test_a_budget_that_is_spent_at_once_leaves_something_to_keep(bench: Bench, t
     assert any("folds: " in note and "budget" in note for note in trained.checkpoint.notes)
 
 
+@pytest.mark.slow
 def test_a_budget_holds_for_all_folds_together(bench: Bench) -> None:
     _, trained = bench.train("full", {"epochs": 1000}, budget=4.0)
     assert len(trained.checkpoint.history) < 1000

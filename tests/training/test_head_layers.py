@@ -171,6 +171,7 @@ def test_a_bottleneck_without_norm_is_a_dense_layer_with_torchs_own_start() -> N
     assert torch.equal(network.features(x), torch.relu(linear(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["unit", "neighbours"])
 def test_every_kind_of_head_is_exported_with_a_dynamic_batch(
     kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -97,6 +97,7 @@ PLANS: dict[str, Callable[[], TrainPlan]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLANS)
 @pytest.mark.parametrize("killed_at", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 9))])
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
@@ -158,6 +159,7 @@ def _phase(objective: Objective, **parts: object) -> Phase:
     return Phase(name=str(fields.pop("name", "phase")), objective=objective, **fields)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_weights_before_a_phase_win_when_no_epoch_is_better(make_job: Make) -> None:
     plan = TrainPlan((LpFt().plan(TASK).phases[0], _phase(_Worse())))
     job = make_job(plan)
@@ -227,6 +229,7 @@ def test_a_move_without_groups_changes_statistics_alone(make_job: Make) -> None:
     assert any(not torch.equal(value, statistics[name]) for name, value in job.network.named_buffers())
 
 
+@pytest.mark.slow
 def test_self_training_fits_the_loop(make_job: Make) -> None:
     """The form of FixMatch: weak and strong views, pseudo-labels from the weak one."""
 
@@ -372,6 +375,7 @@ def test_a_plan_without_phases_or_with_equal_names_is_refused() -> None:
         TrainPlan((phase, phase))
 
 
+@pytest.mark.slow
 def test_a_phase_ends_early_when_two_looks_in_a_row_say_so(make_job: Make) -> None:
     plan = TrainPlan((_phase(Supervised(), epochs=6),))
     looks: list[int] = []

@@ -247,6 +247,7 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
         searched(tmp_path)
 
 
+@pytest.mark.slow
 def test_optuna_is_not_imported_with_the_module() -> None:
     import subprocess
     import sys

@@ -29,6 +29,7 @@ def write_index(folder: Path, **architectures: str) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_exactly_the_entries_that_need_it_are_listed(tmp_path: Path) -> None:
     folder = write_index(
         tmp_path, thin="mobilenetv1_025", edge="mobilenet_edgetpu_075", plain="mobilenetv2_035"
@@ -68,6 +69,7 @@ def test_the_networks_are_registered_with_timm_and_padded_as_they_were_trained(a
     assert network.pretrained_cfg["architecture"] == architecture
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_the_five_real_networks_are_listed_and_know_a_cat(shared_data: Path) -> None:
     import numpy as np
