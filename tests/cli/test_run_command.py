@@ -52,7 +52,7 @@ def test_the_help_shows_every_flag_with_its_default(tlcore: Callable[..., Any]) 
     text = tlcore("run", "--help").out
     for flag in cli_flags.FLAGS:
         assert flag.name in text
-    for default in ("default: 0.15", "default: linear-probe lp-ft", "default: 100 000 000", "required"):
+    for default in ("default: 0.15", "default: linear-probe auto", "default: 100 000 000", "required"):
         assert default in text
 
 

@@ -34,15 +34,15 @@ def test_every_row_names_a_strategy_that_takes_its_options() -> None:
         (4, "ridge"),
         (8, "ridge"),
         (9, "full"),
-        (400, "full"),
-        (401, "full"),
+        (2000, "full"),
+        (2001, "full"),
         (10**6, "full"),
     ],
 )
 def test_one_or_two_images_get_a_head_alone_and_more_get_fine_tuning(images: int, chosen: str) -> None:
     name, options = Auto().choose(task(images))
     assert name == chosen
-    assert options == ({"epochs": 5} if images > 400 else {})
+    assert options == ({"epochs": 5} if images > 2000 else {})
 
 
 @given(
@@ -108,8 +108,8 @@ def test_only_a_tuner_that_stands_for_another_one_chooses() -> None:
     ("given", "said"),
     [
         (task(8), "up to 2 images a class"),
-        (task(400), "up to 100 images a class"),
-        (task(401), "above 100 images a class"),
+        (task(400), "up to 500 images a class"),
+        (task(2001), "above 500 images a class"),
         (task(400, budget=1e-3), "a head in closed form: no time for gradient steps"),
         (task(8, task="multi-label"), "up to 2 images a class"),
     ],

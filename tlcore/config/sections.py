@@ -196,7 +196,7 @@ class FinetuneConfig(Section):
     model_config = ConfigDict(title="Fine-tuning")
 
     strategies: tuple[Choice, ...] = Field(
-        (StrategyChoice(name="linear-probe"), StrategyChoice(name="lp-ft")),
+        (StrategyChoice(name="linear-probe"), StrategyChoice(name="auto")),
         min_length=1,
         alias="try",
         title="Strategies",
