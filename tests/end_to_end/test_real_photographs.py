@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.shared]
 def test_a_linear_probe_on_a_frozen_network_tells_ants_from_bees(
     command: Callable[..., Command], shared_data: Path
 ) -> None:
-    done = command(OMP_NUM_THREADS="2").json(
+    done = command().json(
         "run", "--data", str(shared_data / "hymenoptera"), "--models", f"local:{shared_data / 'weights'}", "--tuner",
-        "linear-probe", "--scratch", "linear-probe", "--trial", "none", "--replicates", "0",
+        "linear-probe", "--scratch", "linear-probe", "--trial", "none", "--replicates", "0", "--max-images", "60",
     )  # fmt: skip
     assert done["metrics"]["accuracy"] >= 0.92
     assert done["parity"]["passed"] and done["parity"]["images"] == 256
@@ -34,7 +34,7 @@ def test_a_linear_probe_on_a_frozen_network_tells_ants_from_bees(
 def test_a_strangers_model_source_brings_the_networks_that_timm_has_no_name_for(
     command: Callable[..., Command], shared_data: Path, example_plugin: Path
 ) -> None:
-    ranking = command(PYTHONPATH=str(example_plugin), OMP_NUM_THREADS="2").json(
+    ranking = command(PYTHONPATH=str(example_plugin)).json(
         "rank", "--data", str(shared_data / "hymenoptera"), "--models", f"narrow-mobilenets:{shared_data / 'weights'}",
         "--replicates", "0", "--max-images", "60",
     )["ranking"]  # fmt: skip
