@@ -2,7 +2,7 @@
 
     python -m benchmarks.tuning [--part features|network] [--sets NAME ...] [--shots N ...] [--tuners NAME ...]
         [--seeds N] [--only TEXT] [--epochs N] [--validation auto|held-out] [--workers N] [--threads N]
-        [--store FOLDER] [--results FILE] [--plugin FOLDER]
+        [--store FOLDER] [--results FILE] [--plugin FOLDER] [--candidate NAME]
 
 Writes benchmarks/results/tuning.csv (or FILE), one line per cell; benchmarks/tuning_tables.py reads it. May be killed and
 started again: cells that have a line are left out, and a training goes on where it was.
@@ -15,7 +15,7 @@ network: the tuners of the network and three heads on three sets, {5, 20} images
 tests/example_plugin, installed in the folder --plugin: make .venv/example_plugin), through the stages of the main job.
 Features of the untouched network are computed once for all tuners and not counted. Seed 0 for all; seeds 1 and 2 for what
 `auto` chooses and the best three by mean accuracy. `distill` learns from mobilenetv1_100, tuned with lp-ft, whose seconds
-are added.
+are added. --candidate takes another one instead.
 
 A tuner's options are its defaults, but --epochs bounds the passes of those with more, and random weights (`scratch`) have
 three times as many. --tuners takes options too: 'lp-ft{"ema": 0.95}'. `auto` stands for what it chooses now
@@ -100,6 +100,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--store", type=Path, default=Path(".tlcore-tuning"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--candidate", metavar="NAME", help="of the part network")
     parser.add_argument("--plugin", type=Path, metavar="FOLDER")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     given = parser.parse_args()

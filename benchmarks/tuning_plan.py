@@ -56,12 +56,18 @@ def specs(registry: Any, part: Part, epochs: int, wanted: Sequence[str] | None =
 
 
 def cells(
-    part: Part, sets: Sequence[str], shots: Sequence[str], seeds: Sequence[int], tuners: Sequence[Spec]
+    part: Part,
+    sets: Sequence[str],
+    shots: Sequence[str],
+    seeds: Sequence[int],
+    tuners: Sequence[Spec],
+    candidate: str | None = None,
 ) -> list[Cell]:
-    """All of them, those that share a folder or features in a row."""
+    """All of them, those that share a folder or features in a row. candidate: instead of the part's own."""
+    candidates = CANDIDATES[part] if candidate is None else (candidate,)
     return [
         Cell(part, name, candidate, count, seed, spec)
-        for name in sets for candidate in CANDIDATES[part] for count in shots for seed in seeds for spec in tuners
+        for name in sets for candidate in candidates for count in shots for seed in seeds for spec in tuners
     ]  # fmt: skip
 
 
@@ -118,7 +124,8 @@ class Plan:
                 if row["shots"] in shots and row["validation"] == self._validation(row["shots"])
             ]
             tuners = best_of([row for row in rows if spec_of(row) in tuners], len(sets) * len(shots))
-        found = cells(part, sets, shots, seeds, tuners)
+        candidate = given.candidate if part == "network" else None
+        found = cells(part, sets, shots, seeds, tuners, candidate)
         # Of heads `auto` chooses one that is there already.
         if part == "network" and (not given.tuners or "auto" in given.tuners):
             counts = {name: _counts(self.bench.sets[name] / "train") for name in sets}
@@ -126,7 +133,7 @@ class Plan:
                 (name, count): sum(left_to_train(n if count == ALL else min(n, int(count))) for n in counts[name])
                 for name in sets for count in shots
             }  # fmt: skip
-            places = cells(part, sets, shots, seeds, [Spec("auto")])
+            places = cells(part, sets, shots, seeds, [Spec("auto")], candidate)
             found += of_auto(places, {name: len(each) for name, each in counts.items()}, left)
         if part == "features":
             return found

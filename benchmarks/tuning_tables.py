@@ -275,7 +275,7 @@ def main() -> None:
     print(text or f"no results at {given.results}; make them with: python -m benchmarks.tuning")
     if text and given.write:
         legend = (__doc__ or "").split("\n\n", 2)[2].strip()
-        commands = "python -m benchmarks.tuning\npython -m benchmarks.tuning_tables --write\n"
+        commands = "python -m benchmarks.tuning --plugin .venv/example_plugin\npython -m benchmarks.tuning_tables --write\n"
         given.results.with_suffix(".txt").write_text(f"{commands}\n{legend}\n\n{text}\n", encoding="utf-8")
 
 
