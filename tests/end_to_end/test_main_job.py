@@ -74,7 +74,7 @@ def test_from_a_folder_to_predictions_and_all_from_the_cache_the_second_time(
         json.loads(record.read_text())  # JSON, never a pickle
 
 
-ADAPTERS = ("--adapt", "coral:steps=6,checkpoints=2", "--adapt", "dann:steps=400,checkpoints=4,train=all")
+ADAPTERS = ("--adapt", "coral:steps=6,checkpoints=2", "--adapt", "dann:steps=160,checkpoints=4,train=all")
 
 
 def test_adaptation_is_judged_and_the_target_is_what_is_measured(
@@ -139,7 +139,7 @@ def test_killed_at_any_stage_the_same_command_ends_with_the_same_result(
 ) -> None:
     """kill -9 while candidates are scored, inside training, after it, and at the gate; then once more to the end."""
     arguments = [
-        "run", "--data", str(photos), "--models", f"local:{zoo}", "--tuner", "full:epochs=12,batch_size=2", "--scratch",
+        "run", "--data", str(photos), "--models", f"local:{zoo}", "--tuner", "full:epochs=6,batch_size=4", "--scratch",
         "full:epochs=1", "--bootstrap", "100", "--replicates", "0",
     ]  # fmt: skip
     unbroken = command("whole").json(*arguments)
