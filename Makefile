@@ -41,6 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/tlcore demo
 
+# Where no bytecode is kept, every process of the tests compiles tlcore and its tests anew.
+test test-fast: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(STAMP)
 	$(BIN)/python -m pytest -q $(WORKERS)
 
