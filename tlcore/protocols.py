@@ -238,6 +238,7 @@ class TrainTask:
     budget: seconds that training may take; None: no bound.
     images_per_second: of one worker's forward passes through the untouched network, as they were measured; None where
         nobody measured.
+    trainings: how many times each image is trained on in all: once a fold where all validate in turn.
     """
 
     classes: tuple[str, ...]
@@ -252,6 +253,7 @@ class TrainTask:
     target_std: float = 1.0
     budget: float | None = None
     images_per_second: float | None = None
+    trainings: int = 1
 
     @property
     def images_per_class(self) -> float:

@@ -28,7 +28,7 @@ def resolved(run: Wiring, base: RankedModels, name: str, choice: StrategyChoice)
     if chosen is None:
         return choice
     picked = StrategyChoice(name=chosen[0], options=chosen[1])
-    why = "; ".join(filter(None, (tuner.reason(task), _facts(run, task))))
+    why = "; ".join(filter(None, (tuner.reason(task), _facts(task))))
     text = f"{choice.name} → {picked.name} on {name} ({why})"
     if text not in run.decisions:
         run.decisions.append(text)
@@ -36,14 +36,13 @@ def resolved(run: Wiring, base: RankedModels, name: str, choice: StrategyChoice)
 
 
 def train_task(run: Wiring, base: RankedModels, name: str) -> TrainTask:
-    """What is known of a training before it begins: `budget` is what one pass over all images may count on, as
-    cross-validation trains on each image once for every part."""
+    """What is known of a training before it begins."""
     report, candidate = base.checked.report, base.candidates[name]
     places = [
         place for place in report.counts if place.endswith("/train") and not place.startswith(f"{TARGET}/")
     ]
     counts = tuple(sum(report.counts[place].get(one, 0) for place in places) for one in report.classes)
-    features, budget = run.store.read(base.features[name], FeatureFiles), run.config.finetune.budget
+    features = run.store.read(base.features[name], FeatureFiles)
     return TrainTask(
         classes=report.classes,
         feature_dim=features.dim,
@@ -52,23 +51,24 @@ def train_task(run: Wiring, base: RankedModels, name: str) -> TrainTask:
         gmacs=candidate.gmacs,
         task=base.checked.task,
         counts=() if base.checked.task == "regression" else counts,
-        budget=budget / _trainings(run, report) if budget is not None else None,
+        budget=run.config.finetune.budget,
         images_per_second=features.images_per_second,
+        trainings=_trainings(run, report),
     )
 
 
 def _trainings(run: Wiring, report: DataReport) -> int:
-    """How many times each labelled image is trained on: with so few that all are validated on in turn, once a part."""
+    """In how many trainings each labelled image takes part: with so few that all validate in turn, in all folds but its
+    own, and in the last one on all."""
     finetune = run.config.finetune
     few = report.source_images("train") + report.source_images("val") <= FEW
     crossed = few if finetune.validation == "auto" else finetune.validation == "cross-validation"
     return finetune.folds if crossed else 1
 
 
-def _facts(run: Wiring, task: TrainTask) -> str:
+def _facts(task: TrainTask) -> str:
     if task.task == "classification":
         facts = f"{task.images_per_class:.3g} training images a class"
     else:
         facts = f"{task.source_train:,} training images"
-    budget = run.config.finetune.budget
-    return facts + (f", a budget of {budget:g} s" if budget is not None else "")
+    return facts + (f", a budget of {task.budget:g} s" if task.budget is not None else "")

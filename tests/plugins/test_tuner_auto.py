@@ -34,15 +34,19 @@ def test_every_row_names_a_strategy_that_takes_its_options() -> None:
         (4, "ridge"),
         (8, "ridge"),
         (9, "full"),
-        (2000, "full"),
+        (220, "full"),
+        (223, "lp-ft"),
+        (2000, "lp-ft"),
         (2001, "full"),
         (10**6, "full"),
     ],
 )
-def test_one_or_two_images_get_a_head_alone_and_more_get_fine_tuning(images: int, chosen: str) -> None:
+def test_one_or_two_images_get_a_head_alone_and_more_get_what_there_is_time_for(
+    images: int, chosen: str
+) -> None:
     name, options = Auto().choose(task(images))
     assert name == chosen
-    assert options == ({"epochs": 5} if images > 2000 else {})
+    assert options == ({"epochs": 5} if name == "full" and images > 2000 else {})
 
 
 @given(
@@ -59,31 +63,43 @@ def test_something_is_chosen_for_every_task(
         assert name != "auto"
 
 
-def test_a_budget_without_room_for_gradient_steps_gets_a_closed_form() -> None:
-    needed = gradient_seconds(task(400), 15)
-    assert needed == pytest.approx(3 * 0.3e9 * 400 * 15 / 30e9)
-    assert Auto().choose(task(400, budget=needed / 2)) == ("ridge", {})
-    assert Auto().choose(task(400, budget=needed * 2))[0] == "full"
+def test_the_first_that_a_budget_has_room_for_is_chosen() -> None:
+    full, short = (gradient_seconds(task(400), epochs) for epochs in (15, 5))
+    assert full == pytest.approx(3 * 0.3 * 400 * 15 / 30)
+    assert Auto().choose(task(400, budget=full * 1.1)) == ("full", {})
+    assert Auto().choose(task(400, budget=full * 0.9)) == ("lp-ft", {})
+    assert Auto().choose(task(400, budget=short * 0.9)) == ("ridge", {})
+    assert Auto().choose(task(400, budget=full * 1.1, trainings=3))[0] == "lp-ft"
 
 
-def test_a_measured_speed_says_more_than_counted_operations() -> None:
+def test_a_budget_is_held_against_measured_speed_where_there_is_one() -> None:
     known = task(400, images_per_second=100.0)
     needed = gradient_seconds(known, 15)
     assert needed == seconds_of_epochs(15, 400, 100.0) != gradient_seconds(task(400), 15)
-    assert Auto().choose(replace(known, budget=needed * 0.9)) == ("ridge", {})
+    assert Auto().choose(replace(known, budget=needed * 0.9))[0] == "lp-ft"
     assert Auto().choose(replace(known, budget=needed * 1.1, gmacs=None))[0] == "full"
+
+
+@given(st.sampled_from([None, 1e-3, 1.0, 1e6]), st.integers(1, 20))
+def test_without_a_budget_the_work_is_counted_and_no_clock_decides(
+    rate: float | None, trainings: int
+) -> None:
+    most = int(3000 / (3 * 0.3 * 15 * trainings))
+    for images, chosen in ((most, "full"), (most + 1, "lp-ft")):
+        assert Auto().choose(task(images, images_per_second=rate, trainings=trainings))[0] == chosen
+    assert Auto(max_gmacs=1e9).choose(task(1000, images_per_second=rate))[0] == "full"
 
 
 def test_a_budget_and_a_network_of_unknown_cost_get_a_closed_form() -> None:
     assert Auto().choose(task(400, gmacs=None, budget=3600))[0] == CLOSED_FORM
-    assert Auto().choose(task(400, gmacs=None))[0] == "full"
+    assert Auto().choose(task(400, gmacs=None))[0] == "lp-ft"
 
 
 @pytest.mark.parametrize("kind", ["regression", "multi-label"])
 def test_numbers_and_tags_are_solved_by_ridge_instead_of_a_probe(kind: str) -> None:
     assert Auto().choose(task(8, task=kind))[0] == "ridge"
     assert Auto().choose(task(2000, task=kind, budget=0.001))[0] == "ridge"
-    assert Auto().choose(task(2000, task=kind))[0] == "full"
+    assert Auto().choose(task(2000, task=kind))[0] == "lp-ft"
 
 
 def test_numbers_count_as_ten_classes() -> None:
@@ -92,7 +108,7 @@ def test_numbers_count_as_ten_classes() -> None:
 
 
 def test_a_plan_of_auto_itself_is_refused_with_what_to_do() -> None:
-    with pytest.raises(PluginError, match=r"resolved[\s\S]*full"):
+    with pytest.raises(PluginError, match=r"resolved[\s\S]*lp-ft"):
         Auto().plan(task(400))
 
 
@@ -108,7 +124,8 @@ def test_only_a_tuner_that_stands_for_another_one_chooses() -> None:
     ("given", "said"),
     [
         (task(8), "up to 2 images a class"),
-        (task(400), "up to 500 images a class"),
+        (task(200), "up to 500 images a class"),
+        (task(2000), "full would take 27,000 GMACs; a --budget with room for it takes it"),
         (task(2001), "above 500 images a class"),
         (task(400, budget=1e-3), "a head in closed form: no time for gradient steps"),
         (task(8, task="multi-label"), "up to 2 images a class"),

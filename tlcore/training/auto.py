@@ -7,12 +7,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from tlcore.errors import PluginError
 from tlcore.protocols import Card, TrainTask, Tuner
 from tlcore.selection.halving import seconds_of_epochs
 from tlcore.training.plan import TrainPlan
 
-__all__ = ["CLOSED_FORM", "MACS_PER_SECOND", "TABLE", "Auto", "Row", "gradient_seconds"]
+__all__ = [
+    "CHEAPER",
+    "CLOSED_FORM",
+    "GMACS_PER_SECOND",
+    "TABLE",
+    "Auto",
+    "Row",
+    "gradient_gmacs",
+    "gradient_seconds",
+]
 
 
 @dataclass(frozen=True)
@@ -34,25 +45,31 @@ TABLE = (
 """The first row that has room for the images is taken. Measured at 1, 5 and 20 images a class, and at 27 to 51, where
 five epochs were worse than fifteen; above 500 five of them are more steps than fifteen were there."""
 
+CHEAPER = Row(math.inf, "lp-ft", epochs=5)
+"""What takes the place of more epochs than there is time for: it starts from a probe, so that few of them do."""
+
 CLOSED_FORM = "ridge"
 """What takes the place of gradient steps that there is no time for: of the heads on cached features the best for one, five
 and twenty images a class, for labels of every kind."""
 
-MACS_PER_SECOND = 30e9
-"""Multiply-accumulates per second that a machine without an accelerator is taken to do in training, where nobody measured."""
+GMACS_PER_SECOND = 30.0
+"""Billions of multiply-accumulates that a machine without an accelerator is taken to do per second, where nobody measured."""
 
 NUMBER_COUNTS_AS = 10
 """Classes that a label of numbers counts as when images are counted per class."""
 
 
+def gradient_gmacs(task: TrainTask, epochs: int) -> float:
+    """Billions of multiply-accumulates of so many passes over the training images, all folds together: three forward
+    passes' work for each image. Infinite where nobody counted the network's."""
+    return math.inf if task.gmacs is None else 3 * task.gmacs * task.source_train * task.trainings * epochs
+
+
 def gradient_seconds(task: TrainTask, epochs: int) -> float:
-    """About how long so many passes over the training images take: by the network's measured speed, else by its
-    multiply-accumulates (three forward passes' work for each image); infinite where neither is known."""
+    """About how long that takes: by the network's measured speed, else by its multiply-accumulates."""
     if task.images_per_second is not None:
-        return seconds_of_epochs(epochs, task.source_train, task.images_per_second)
-    if task.gmacs is None:
-        return math.inf
-    return 3 * task.gmacs * 1e9 * task.source_train * epochs / MACS_PER_SECOND
+        return seconds_of_epochs(epochs, task.source_train * task.trainings, task.images_per_second)
+    return gradient_gmacs(task, epochs) / GMACS_PER_SECOND
 
 
 def _row(task: TrainTask) -> Row:
@@ -70,18 +87,39 @@ class Auto(Tuner):
         traits=frozenset({"target-labels", "regression", "multi-label"}),
     )
 
+    max_gmacs: float = Field(
+        3000,
+        gt=0,
+        description="billions of multiply-accumulates that more than five epochs may take where no budget is set",
+    )
+
     def choose(self, task: TrainTask) -> tuple[str, dict[str, Any]]:
-        """The name and the options of the strategy for this task; never "auto"."""
+        """The name and the options of the strategy for this task; never "auto".
+
+        Of the table's row, then `CHEAPER`, the first that there is time for. A budget is held against measured seconds.
+        Without one the work is counted, so that a busy machine chooses as an idle one does, and five epochs are always
+        taken. With no time for either: `CLOSED_FORM`.
+        """
         row = _row(task)
-        late = task.budget is not None and gradient_seconds(task, row.epochs) > task.budget
-        if row.epochs > 0 and late:
-            return CLOSED_FORM, {}
-        return row.strategy, dict(row.options)
+        found = next((one for one in (row, CHEAPER) if self._affordable(one, task)), Row(0, CLOSED_FORM))
+        return found.strategy, dict(found.options)
+
+    def _affordable(self, row: Row, task: TrainTask) -> bool:
+        if not row.epochs:
+            return True
+        if task.budget is not None:
+            return gradient_seconds(task, row.epochs) <= task.budget
+        return row.epochs <= CHEAPER.epochs or gradient_gmacs(task, row.epochs) <= self.max_gmacs
 
     def reason(self, task: TrainTask) -> str:
         row, above = _row(task), [one.images for one in TABLE if one.images < _row(task).images]
-        if self.choose(task)[0] != row.strategy:
+        chosen = self.choose(task)[0]
+        if chosen == CLOSED_FORM != row.strategy:
             return "a head in closed form: no time for gradient steps"
+        if chosen != row.strategy:
+            work = gradient_gmacs(task, row.epochs)
+            cost = f"{work:,.0f} GMACs" if math.isfinite(work) else "nobody knows how much work"
+            return f"{row.strategy} would take {cost}; a --budget with room for it takes it"
         return (
             f"up to {row.images:g} images a class"
             if math.isfinite(row.images)
