@@ -46,6 +46,7 @@ def test_what_must_answer_at_once_imports_nothing_heavy(arguments: list[str], tm
     assert done.stderr.splitlines()[-1].strip() == "imported:"
 
 
+@pytest.mark.slow
 def test_a_table_is_as_wide_as_the_environment_says(
     tlcore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_an_interruption_exits_with_130_and_says_how_to_go_on(
     assert "run the same command again to go on" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_causes_no_noise(tmp_path: Path) -> None:
     code = (
         "import os, sys; from tlcore_flows import cli\n"
@@ -164,6 +166,7 @@ def test_models_may_follow_each_other(given: str, spread: str) -> None:
     assert cli._spread_models(given.split()) == spread.split()
 
 
+@pytest.mark.slow
 def test_a_strategy_is_shown_with_bounds_defaults_as_they_are_typed_and_what_it_is_for(
     tlcore: Callable[..., Any],
 ) -> None:

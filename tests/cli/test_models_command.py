@@ -55,6 +55,7 @@ def test_models_are_listed_with_their_cost_whether_or_not_their_weights_are_here
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
 def test_limits_filter_and_say_how_many_each_leaves_out(tlcore: Callable[..., Any]) -> None:
     arguments = ("timm:resnet1*", "--max-gmacs", "2", "--licence", "apache-*")
     found = listed(tlcore, *arguments)
@@ -84,6 +85,7 @@ def test_published_accuracies_rank_those_that_have_one_and_the_others_come_last(
     assert "72.2" in tlcore("models", "timm:resnet1[048]*", "--results", table).out
 
 
+@pytest.mark.slow
 def test_a_long_list_is_cut_for_people_and_whole_for_programs(tlcore: Callable[..., Any]) -> None:
     whole = listed(tlcore, "timm:resnet*")["models"]
     out = tlcore("models", "timm:resnet*", "--top", "3").out

@@ -91,6 +91,7 @@ def test_a_network_that_needs_values_is_counted_as_far_as_it_can_be() -> None:
     assert measure_size(Branching(8, 8).to("meta"), 8, 8) == (72, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("architecture", "side"), [("mobilenetv2_100", 97), ("mobilenetv3_small_050", 224)])
 def test_padding_changes_no_size_so_that_the_table_serves_both(architecture: str, side: int) -> None:
     same = measured_size(architecture, side, side, arguments='{"pad_type": "same"}')

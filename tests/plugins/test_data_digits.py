@@ -48,6 +48,7 @@ def test_it_is_read_as_any_folder_and_written_once(folder: Path) -> None:
     assert not (folder.parent / ".digits.partial").exists()
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_bytes_even_over_a_broken_attempt(folder: Path, tmp_path: Path) -> None:
     left = tmp_path / ".again.partial" / "train" / "0"
     left.mkdir(parents=True)

@@ -151,6 +151,7 @@ def test_without_a_target_stream_it_says_what_it_needs() -> None:
         objective.loss(network, Batch(batch.source, None, 0.0, 0))
 
 
+@pytest.mark.slow
 def test_it_follows_classes_that_have_turned_where_source_training_does_not(tmp_path: Path) -> None:
     options = {"train": "head", "bottleneck": 16, "dropout": 0, "steps": 200, "checkpoints": 1}
     accuracy = {}

@@ -183,6 +183,7 @@ def test_a_hub_repository_is_taken_from_the_cache_and_needs_leave_to_be_fetched(
     )
 
 
+@pytest.mark.slow
 def test_a_tag_of_open_clips_list_names_repository_preprocessing_and_activation(tmp_path: Path) -> None:
     candidate = only("ViT-B-32@openai", cache_dir=str(tmp_path))
     assert candidate.name == "ViT-B-32.openai" and "local hub cache" in (candidate.skipped or "")

@@ -108,6 +108,7 @@ def test_it_survives_json_and_pickling(name: str) -> None:
     assert pickle.loads(pickle.dumps(tuner)) == tuner  # noqa: S301 - written a moment ago, by this test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     sorted(n for n, c in OF_THE_NETWORK.items() if not c.card.traits & {"source-head", "teacher"}),
@@ -127,6 +128,7 @@ def test_a_plan_of_two_epochs_is_carried_out_with_all_options_at_once(name: str,
     assert result.measures["validation_accuracy"] >= 1 / 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["regression", "multi-label"])
 @each_network
 def test_it_learns_the_other_kinds_of_labels_that_it_promises(name: str, kind: Task, tmp_path: Path) -> None:

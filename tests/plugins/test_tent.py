@@ -106,6 +106,7 @@ def job_of(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", [nn.BatchNorm2d(4), nn.GroupNorm(2, 4)])
 def test_nothing_but_scales_and_shifts_of_norm_layers_moves(norm: nn.Module, tmp_path: Path) -> None:
     job = job_of(network_of(norm), tmp_path)
@@ -115,6 +116,7 @@ def test_nothing_but_scales_and_shifts_of_norm_layers_moves(norm: nn.Module, tmp
     assert moved == {"backbone.1.weight", "backbone.1.bias"}
 
 
+@pytest.mark.slow
 def test_certainty_grows_on_the_target(tmp_path: Path) -> None:
     losses = [
         line.losses["total"]

@@ -144,6 +144,7 @@ def test_where_source_only_is_kept_each_adapter_says_why_not(record: RunRecord, 
     assert "Blue : the adapter that was kept" not in text
 
 
+@pytest.mark.slow
 def test_where_no_adapter_finished_the_gap_and_source_only_are_shown(
     record: RunRecord, full: Adaptation
 ) -> None:

@@ -221,6 +221,7 @@ def test_a_record_with_nothing_optional_still_makes_a_card(make: Make) -> None:
     assert "No baseline was measured" in card.text and "None" not in card.text and "nan" not in card.text
 
 
+@pytest.mark.slow
 def test_negative_transfer_is_flagged_in_plain_words(make: Make) -> None:
     scratch = compare([True] * 30 + [False] * 70, [True] * 70 + [False] * 30, "scratch")
     text = page(make(baselines=(scratch,), trials=(), adaptation=None)).text
@@ -337,6 +338,7 @@ def test_a_wrong_first_choice_shows_its_regret(record: RunRecord) -> None:
     assert "taking the first by logme gave 12.6 points less than the best (fonts-mobilenetv3)" in text
 
 
+@pytest.mark.slow
 def test_many_classes_get_confused_pairs_and_a_summary_instead_of_huge_tables(make: Make) -> None:
     record = make(
         classes=tuple(f"species {i:03d}" for i in range(60)),
@@ -354,6 +356,7 @@ def test_many_classes_get_confused_pairs_and_a_summary_instead_of_huge_tables(ma
     ]
 
 
+@pytest.mark.slow
 def test_warnings_of_the_measures_are_shown(make: Make) -> None:
     record = make(classes=tuple("abcdefgh"), images=6, trials=(), adaptation=None)
     assert record.metrics.warnings
@@ -397,6 +400,7 @@ def test_cards_made_in_threads_are_as_good_as_one_after_another(make: Make) -> N
     assert cards == [bare(render(record))] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
 def test_all_right_and_all_wrong_make_a_card(make: Make, accuracy: float) -> None:
     record = make(skill=200.0 if accuracy else -200.0, images=40, trials=(), adaptation=None)
@@ -441,6 +445,7 @@ def test_a_strategy_that_kept_its_start_is_called_what_it_is(make: Make) -> None
     assert started("full", "its start") == "full, which kept its start"
 
 
+@pytest.mark.slow
 def test_rows_of_one_strategy_are_told_apart_by_their_options_and_one_is_chosen(make: Make) -> None:
     record = make(adaptation=None)
     rows = [

@@ -65,6 +65,7 @@ def test_colours_become_variables_in_svg_and_stay_in_png() -> None:
         assert np.asarray(image.convert("RGB"))[30, 30].tobytes().hex() == ACCENT.removeprefix("#")
 
 
+@pytest.mark.slow
 def test_figures_on_one_page_share_no_id(record: RunRecord) -> None:
     page = "".join(svg(figure, "x") for figure in all_figures(record).values())
     ids = re.findall(r' id="([^"]+)"', page)

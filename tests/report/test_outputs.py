@@ -57,6 +57,7 @@ def tags(make: Make) -> RunRecord:
     return make(metrics=metrics, baselines=(often,), data=data, adaptation=None)
 
 
+@pytest.mark.slow
 def test_the_card_of_numbers_speaks_of_errors_and_of_no_class(make: Make) -> None:
     page = render(numbers(make))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
@@ -71,6 +72,7 @@ def test_the_card_of_numbers_speaks_of_errors_and_of_no_class(make: Make) -> Non
     assert "Confusion" not in page and "Test accuracy" not in text and "<b>" not in page
 
 
+@pytest.mark.slow
 def test_the_card_of_tags_lists_each_tag(make: Make) -> None:
     page = render(tags(make))
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
@@ -126,6 +128,7 @@ def with_trial(record: RunRecord, measure: str) -> RunRecord:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_r_squared_is_no_percentage_on_the_card_the_terminal_and_in_the_document(
     make: Make, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def notes(figure: Figure) -> list[Annotation]:
     return [t for t in figure.axes[0].texts if isinstance(t, Annotation) and t.get_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 3, 11, 40])
 @pytest.mark.parametrize("case", [{}, {"ties": True}, {"long": True, "gmacs": False}])
 def test_names_cover_no_other_name_no_dot_and_stay_inside(n: int, case: dict[str, bool]) -> None:
@@ -171,6 +172,7 @@ def test_the_regret_of_a_run_is_over_all_verified_or_at_equal_epochs_in_the_tria
     )
 
 
+@pytest.mark.slow
 def test_figures_become_svg_that_parses_and_say_what_they_show() -> None:
     for figure in (cost_front(ranking(11)), intervals(ranking(11)), against_achieved(ranking(11))):
         assert figure is not None

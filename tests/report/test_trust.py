@@ -87,6 +87,7 @@ def test_top_losses_tell_wrong_answers_from_unsure_right_ones(record: RunRecord)
     assert "Worst mistakes" not in text
 
 
+@pytest.mark.slow
 def test_classes_have_recall_precision_f1_and_intervals_and_many_are_folded(make: Make, card: str) -> None:
     text = Page(card).text
     assert "Class Images Recall 95 % interval Precision 95 % interval F1" in text

@@ -176,6 +176,7 @@ def test_the_gap_is_told_before_anything_is_trained(domains: Domains) -> None:
     assert gap.notes == () and gap.duplicates == 0
 
 
+@pytest.mark.slow
 def test_files_that_lie_in_both_domains_are_counted_and_named(chain: Chain, tmp_path: Path) -> None:
     photos = write_images(tmp_path / "photos", 8, seed=0)
     flat = tmp_path / "flat"
@@ -211,6 +212,7 @@ def test_test_labels_that_lack_a_class_lead_to_the_setting(chain: Chain, tmp_pat
     assert domains.gap(declared=True).notes == ()
 
 
+@pytest.mark.slow
 def test_the_picture_holds_the_same_images_before_and_after(domains: Domains) -> None:
     domains.adapt("coral", {"train": "head", "steps": 4, "checkpoints": 1})
     inputs = {**domains.places, "embedded": domains.embed(), "adapted": domains.chain.done["adapt-coral"].ref}
@@ -254,6 +256,7 @@ def three_domains(chain: Chain, tmp_path: Path) -> Domains:
     return domains
 
 
+@pytest.mark.slow
 def test_several_labelled_domains_in_one_table_adapt_to_the_named_one(three_domains: Domains) -> None:
     gap = three_domains.gap()
     assert list(gap.a_distance) == ["art", "photo"]

@@ -99,6 +99,7 @@ def test_the_default_panel_ranks_by_what_it_can_and_says_so_once(
     assert only.skipped is not None and "--scorer" in only.skipped
 
 
+@pytest.mark.slow
 def test_shards_of_numbers_score_as_the_whole(chain: Chain, tmp_path: Path) -> None:
     data, candidate, pixels = prepared(chain, tmp_path, "regression", 140)
     whole = scored(chain, data, candidate, features(chain, data, candidate, pixels), "logme", "ridge-cv")

@@ -495,6 +495,7 @@ def test_bf16_trains_and_leaves_float32_weights(make_job: Make) -> None:
     assert {value.dtype for value in job.network.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_training_on_features_is_float32_whatever_is_asked(make_job: Make) -> None:
     plan = TrainPlan((phase(inputs="features", moves=(Move((Group("head", 1e-2),)),)),))
     asked, plain = make_job(plan, scratch="asked", precision="bf16"), make_job(plan, scratch="plain")

@@ -88,6 +88,7 @@ def test_the_first_trial_is_the_configured_one_so_a_search_never_ends_worse(tmp_
     assert [trial.number for trial in trials] == list(range(8))
 
 
+@pytest.mark.slow
 def test_a_search_finds_the_top_of_a_smooth_hill_better_than_even_draws(tmp_path: Path) -> None:
     found = [
         height(best_first(searched(tmp_path / str(seed), seed=seed, trials=20)[0])[0].options)
@@ -101,6 +102,7 @@ def test_a_search_finds_the_top_of_a_smooth_hill_better_than_even_draws(tmp_path
     assert np.mean(found) > np.mean(drawn) and min(found) > 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dies", [1, 10, 15, 37, 52])
 def test_a_killed_search_goes_on_as_an_unbroken_one_would_have(tmp_path: Path, dies: int) -> None:
     expected, _ = searched(tmp_path / "unbroken")

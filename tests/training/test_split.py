@@ -35,6 +35,7 @@ def parts_of(backbone: nn.Module, moving: set[str], example: Tensor) -> Split:
     return parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_both_parts_together_are_the_backbone_and_the_rest_holds_exactly_what_moves(name: str) -> None:
     backbone, moving, example = last_stages(name, 1)
