@@ -32,6 +32,10 @@ class Declared(Probe):
     searched: ClassVar[tuple[str, ...]] = ("share", "lr")
 
 
+class Choosing(Strategy):
+    card: ClassVar[Card] = Card(name="choosing", summary="s", reference="r")
+
+
 def test_every_bounded_option_is_searched_where_the_strategy_names_none() -> None:
     assert [one.name for one in search_space(Probe())] == [
         "lr",
@@ -136,3 +140,12 @@ def test_what_every_installed_tuner_searches_lies_inside_its_own_options() -> No
             for end in ends:
                 whole = isinstance(one, Range) and one.whole
                 registry.build("tuner", name, {one.name: int(end) if whole else end})
+
+
+def test_options_of_what_may_be_chosen_are_refused_where_none_of_it_can_search_them() -> None:
+    check_names([Choosing()], ("lr",), {"lr": (1e-5, 1e-3)}, [Probe(), Declared()])
+    check_names([Choosing()], ("ema",), {}, [Probe(), Probe(ema=0.9)])
+    with pytest.raises(UserError, match="cannot be searched"):
+        check_names([Choosing()], ("policy",), {}, [Probe()])
+    with pytest.raises(UserError, match="outside the own bounds"):
+        check_names([Choosing()], ("lr",), {"lr": (1e-9, 1.0)}, [Probe(), Declared()])

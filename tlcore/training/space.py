@@ -107,7 +107,7 @@ def check_names(
 
     Raises:
         UnknownName: it is not.
-        UserError: as `search_space`, of `strategies`.
+        UserError: as `search_space`, of `strategies`; of those that are possible where none can search it.
     """
     known = {name for one in (*strategies, *possible) for name in type(one).model_fields}
     for name in fields:
@@ -115,12 +115,30 @@ def check_names(
             raise UnknownName("option of the strategies", name, known, where="finetune.search.fields")
     searched = {one.name for strategy in strategies for one in search_space(strategy, fields, bounds)}
     searched |= {name for one in possible for name in fields or getattr(one, "searched", None) or ()}
+    for name in dict.fromkeys((*fields, *sorted(set(bounds) & searched))):
+        if not any(name in type(one).model_fields for one in strategies):
+            _searchable_in_one(possible, name, bounds)
     for name in bounds:
         if name not in searched:
             raise UnknownName(
                 "searched option", name, searched, where="finetune.search.bounds",
                 hint=f"search it, too: --search {name}" if name in known else "",
             )  # fmt: skip
+
+
+def _searchable_in_one(
+    possible: Sequence[Strategy], name: str, bounds: Mapping[str, tuple[float, float]]
+) -> None:
+    refused: list[UserError] = []
+    for one in possible:
+        if name in type(one).model_fields:
+            try:
+                _dimension(one, name, bounds.get(name))
+                return
+            except UserError as error:
+                refused.append(error)
+    if refused:
+        raise refused[0]
 
 
 def _dimension(strategy: Strategy, name: str, bounds: tuple[float, float] | None) -> Dimension:
