@@ -1,5 +1,5 @@
 # make demo    the main job on handwritten digits: ranking, fine-tuning, adaptation, a proven ONNX file, a run card
-# make test    the whole test suite           make test-fast   without end-to-end and server tests
+# make test    the whole test suite           make test-fast   its fast part (two minutes)
 # make check   lint, types, import layers     make bench       what the measured figures in README.md come from
 # make ui      a Prefect server with a worker on this machine, with the deployments of deployments/prefect.yaml
 # make clean   remove .venv, caches and the default run store

@@ -66,8 +66,10 @@ class Bench(Chain):
     def candidate(self, name: str) -> Any:
         found = self.candidates.get(name)
         if found is None:
+            known = ", ".join(sorted(self.candidates))
             raise SystemExit(
-                f"{name} comes through the example plugin: make .venv/example_plugin, and --plugin with it"
+                f'no candidate named "{name}" among {known}; the narrow ones come with --plugin .venv/example_plugin '
+                "(make .venv/example_plugin)"
             )
         return found
 
@@ -161,6 +163,8 @@ class Bench(Chain):
         if "teacher" in self.registry.load("tuner", cell.spec.tuner).card.traits:
             # As the flow does: what a teacher has seen cannot validate what it taught.
             options["validation"] = "held-out"
+            if cell.candidate == TEACHER:
+                raise ValueError(f"{TEACHER} cannot teach itself")
             master = self.candidates[TEACHER]
             own = self.inputs(data, master)
             ref = self._train(cell, Spec("lp-ft"), master, own, options)

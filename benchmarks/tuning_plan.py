@@ -121,7 +121,9 @@ class Plan:
             rows = [
                 row
                 for row in rows
-                if row["shots"] in shots and row["validation"] == self._validation(row["shots"])
+                if row["shots"] in shots
+                and row["validation"] == self._validation(row["shots"])
+                and row["candidate"] in (CANDIDATES[part] if given.candidate is None else (given.candidate,))
             ]
             tuners = best_of([row for row in rows if spec_of(row) in tuners], len(sets) * len(shots))
         candidate = given.candidate if part == "network" else None

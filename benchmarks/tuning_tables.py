@@ -26,6 +26,11 @@ import numpy as np
 from benchmarks.tuning_rows import RESULTS, Row, Spec, chosen_by_auto, read, spec_of
 
 AUTO = "auto"
+COMMANDS = """python -m benchmarks.tuning --plugin .venv/example_plugin
+python -m benchmarks.tuning --plugin .venv/example_plugin --part network --tuners linear-probe ridge gda
+python -m benchmarks.tuning --plugin .venv/example_plugin --shots 20 --tuners 'lp-ft{"layer_decay":0.75,"ema":0.95}'
+"""
+"""What the kept table was made with: heads with all seeds too, and what `auto` was before it was measured."""
 ON_AVERAGE, AT_WORST = 1.0, 3.0
 """Points of accuracy that `auto` may lose to the best tuner on average, and to any that costs no more in any place."""
 SAME_COST = 1.0
@@ -275,7 +280,7 @@ def main() -> None:
     print(text or f"no results at {given.results}; make them with: python -m benchmarks.tuning")
     if text and given.write:
         legend = (__doc__ or "").split("\n\n", 2)[2].strip()
-        commands = "python -m benchmarks.tuning --plugin .venv/example_plugin\npython -m benchmarks.tuning_tables --write\n"
+        commands = f"{COMMANDS}python -m benchmarks.tuning_tables --write\n"
         given.results.with_suffix(".txt").write_text(f"{commands}\n{legend}\n\n{text}\n", encoding="utf-8")
 
 

@@ -273,6 +273,11 @@ class Tuner(Strategy):
         """
         return None
 
+    @classmethod
+    def choices(cls) -> tuple[str, ...]:
+        """Names that `choose` may give, so that a search over their options can be checked beforehand; empty: any."""
+        return ()
+
     def reason(self, task: TrainTask) -> str:
         """Why `choose` chose so, in a phrase for people: "up to 10 images a class"."""
         return ""

@@ -6,9 +6,9 @@ from typing import cast
 
 from tlcore.config import StrategyChoice
 from tlcore.protocols import TrainTask, Tuner
+from tlcore.stages.validation import in_turn
 from tlcore.stages.values import FeatureFiles
-from tlcore.training.folds import FEW
-from tlcore.values import TARGET, DataReport
+from tlcore.values import TARGET
 from tlcore_flows.opened import open_registry
 from tlcore_flows.rank import RankedModels
 from tlcore_flows.wiring import Wiring
@@ -36,34 +36,37 @@ def resolved(run: Wiring, base: RankedModels, name: str, choice: StrategyChoice)
 
 
 def train_task(run: Wiring, base: RankedModels, name: str) -> TrainTask:
-    """What is known of a training before it begins."""
-    report, candidate = base.checked.report, base.candidates[name]
+    """What is known of a training before it begins. Images that validate in turn are all trained on, once a fold."""
+    report, candidate, crossed = base.checked.report, base.candidates[name], _crossed(run, base)
+    splits = ("train", "val") if crossed else ("train",)
     places = [
-        place for place in report.counts if place.endswith("/train") and not place.startswith(f"{TARGET}/")
+        place
+        for place in report.counts
+        if place.rpartition("/")[2] in splits and not place.startswith(f"{TARGET}/")
     ]
     counts = tuple(sum(report.counts[place].get(one, 0) for place in places) for one in report.classes)
     features = run.store.read(base.features[name], FeatureFiles)
     return TrainTask(
         classes=report.classes,
         feature_dim=features.dim,
-        source_train=report.source_images("train"),
+        source_train=sum(report.source_images(split) for split in splits),
         seed=run.config.seed,
         gmacs=candidate.gmacs,
         task=base.checked.task,
         counts=() if base.checked.task == "regression" else counts,
         budget=run.config.finetune.budget,
         images_per_second=features.images_per_second,
-        trainings=_trainings(run, report),
+        trainings=run.config.finetune.folds if crossed else 1,
     )
 
 
-def _trainings(run: Wiring, report: DataReport) -> int:
-    """In how many trainings each labelled image takes part: with so few that all validate in turn, in all folds but its
-    own, and in the last one on all."""
-    finetune = run.config.finetune
-    few = report.source_images("train") + report.source_images("val") <= FEW
-    crossed = few if finetune.validation == "auto" else finetune.validation == "cross-validation"
-    return finetune.folds if crossed else 1
+def _crossed(run: Wiring, base: RankedModels) -> bool:
+    """Whether the images will validate in turn."""
+    finetune, registry, checked = run.config.finetune, open_registry(run.store.root), base.checked
+    if any("teacher" in registry.load("tuner", one.name).card.traits for one in finetune.strategies):
+        return False  # `training_options`
+    images = checked.report.source_images("train") + checked.report.source_images("val")
+    return in_turn(finetune.validation, images, checked.given_splits, checked.has_target)
 
 
 def _facts(task: TrainTask) -> str:

@@ -101,11 +101,12 @@ def _check_training(config: RunConfig, registry: Registry) -> None:
     for where, choice in named:
         _check_tuner(registry.build("tuner", choice.name, choice.options, where=where), where)
     if finetune.search.trials >= 2:
-        possible = []
         # which it will be is known when labels are counted
-        if any(cast(Tuner, tuner).chooses() for tuner in tuners):
-            possible = [registry.build("tuner", name) for name in registry.names("tuner")]
-        check_names(tuners, finetune.search.fields, finetune.search.bounds, possible)
+        choosing = [cast(Tuner, tuner) for tuner in tuners if cast(Tuner, tuner).chooses()]
+        names = {name for one in choosing for name in one.choices() or registry.names("tuner")}
+        possible = [registry.build("tuner", name) for name in sorted(names)]
+        own = [tuner for tuner in tuners if tuner not in choosing]
+        check_names(own, finetune.search.fields, finetune.search.bounds, possible)
 
 
 def _check_text(config: RunConfig, registry: Registry) -> None:

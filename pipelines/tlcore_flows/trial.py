@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tlcore.config import StrategyChoice
 from tlcore.errors import UserError
+from tlcore.protocols import Tuner
 from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step, seconds_of_epochs
 from tlcore.stages.values import FeatureFiles, Trained
 from tlcore.values import Halving, Rung, Split
-from tlcore_flows.auto import resolved
 from tlcore_flows.needs import lacks
 from tlcore_flows.opened import open_registry
 from tlcore_flows.training import TEACHER
@@ -54,14 +54,14 @@ def hold_trial(run: Wiring, base: RankedModels, shortlist: Sequence[str], train:
 def trial_strategy(run: Wiring, base: RankedModels, shortlist: Sequence[str]) -> StrategyChoice:
     """What the trial trains with: the first strategy of finetune.try that can be told to take one epoch, else lp-ft.
 
-    So the short fine-tunes are made in the way in which the winner will be trained, with the same options. A strategy
-    that chooses another one is asked about the first of the shortlist; none is taken that needs a teacher, or what one of
-    the shortlist lacks.
+    So the short fine-tunes are made in the way in which the winner will be trained, with the same options. None is taken
+    that chooses another one (few epochs say more from a probe, and lp-ft is what trials were measured with), that needs
+    a teacher, or what one of the shortlist lacks.
     """
     registry = open_registry(run.store.root)
-    for asked in run.config.finetune.strategies:
-        choice = resolved(run, base, shortlist[0], asked)
-        if TEACHER in registry.load("tuner", choice.name).card.traits:
+    for choice in run.config.finetune.strategies:
+        kind = cast(type[Tuner], registry.load("tuner", choice.name))
+        if kind.chooses() or TEACHER in kind.card.traits:
             continue
         if any(lacks(registry, choice, base.candidates[name]) for name in shortlist):
             continue

@@ -29,6 +29,6 @@ def test_the_commands_of_the_readme_work(
     assert "card.html" in shown[0] and "card.html" in shown[1] and "Shortlist:" in shown[2]
     assert COMMANDS == [
         "run --data photos --models local:weights",
-        "run --data photos --models local:weights --tuner auto --budget 10m",
+        "run --data photos --models local:weights --budget 10m",
         "rank --data photos --models local:weights --runner dask --workers 2 --shards 2",
     ]

@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(chain: Cha
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", ["coral", pytest.param("dann", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("adapter", ["coral", "dann"])
 def test_target_labels_change_nothing_but_the_final_test(chain: Chain, tmp_path: Path, adapter: str) -> None:
     """The same target images under true and under scrambled labels: equal weights, equal choices."""
     photos = write_images(tmp_path / "photos", 8, seed=0)

@@ -542,6 +542,7 @@ def test_wherever_a_training_is_killed_it_ends_as_an_unbroken_one(make_job: Make
             return job, None
 
     whole, expected = run("whole")
+    assert bool(expected.stopped) == (name in ("patience", "both"))
     looks = 2 + len(expected.history)
     deaths = [("look", n) for n in range(1, looks)] + [
         ("step", n) for n in range(1, 2 * len(expected.history) + 1)

@@ -99,7 +99,7 @@ PLANS: dict[str, Callable[[], TrainPlan]] = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PLANS)
-@pytest.mark.parametrize("killed_at", [5, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 9))])
+@pytest.mark.parametrize("killed_at", [5, 1, 2, 9])
 def test_a_killed_training_ends_with_the_weights_of_an_unbroken_one(
     make_job: Make, name: str, killed_at: int
 ) -> None:

@@ -20,6 +20,7 @@ SHOWN = 24
 """How many suspects are kept."""
 
 DRAWS = 200
+"""Bootstrap draws of the images."""
 _WHERE = "label errors"
 
 
@@ -77,6 +78,7 @@ def label_errors(
     uris: Sequence[str],
     found_by: str = "",
     limit: int = SHOWN,
+    seed: int = 0,
 ) -> LabelErrors:
     """The estimated share of wrong labels, and the images whose labels are most likely wrong.
 
@@ -85,7 +87,7 @@ def label_errors(
     Suspects are the images off the diagonal of the confident joint whose likely class is more probable than their
     label, ranked by the normalised margin p[label] - max_{j != label} p[j], lowest first (section 3.2). The share is
     1 - trace of the calibrated joint: where the network confuses classes, it is too high. Its interval (95 %) is that of
-    200 bootstrap draws of the images.
+    200 bootstrap draws of the images within their classes, and reaches to the share where they all miss it.
 
     Raises:
         UserError: no image, shapes that do not fit, labels outside 0 … K-1, probabilities that are none.
@@ -102,7 +104,7 @@ def label_errors(
     return LabelErrors(
         images=len(y), found_by=found_by, agreement=float((p.argmax(axis=1) == y).mean()),
         error_share=_off_diagonal(joint),
-        error_share_ci=_interval(p, y, _off_diagonal(joint)), counts=tuple(map(tuple, counts.tolist())),
+        error_share_ci=_interval(p, y, _off_diagonal(joint), seed), counts=tuple(map(tuple, counts.tolist())),
         found=len(suspect),
         suspects=tuple(
             Suspect(
@@ -119,12 +121,14 @@ def _off_diagonal(joint: NDArray[np.float64]) -> float:
     return float(min(1.0, max(0.0, 1 - np.trace(joint))))
 
 
-def _interval(probabilities: NDArray[np.float64], labels: NDArray[np.int64], share: float) -> Interval | None:
+def _interval(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], share: float, seed: int
+) -> Interval | None:
     """Percentiles over draws of the images within their classes, so that no class is lost; it holds the share itself.
     None of a single image."""
     if len(labels) < 2:
         return None
-    rng, order = np.random.default_rng(7), np.argsort(labels, kind="stable")
+    rng, order = np.random.default_rng(seed), np.argsort(labels, kind="stable")
     sizes = np.bincount(labels)
     starts, widths = np.repeat(np.cumsum(sizes) - sizes, sizes), np.repeat(sizes, sizes)
     found = []

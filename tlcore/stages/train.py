@@ -22,7 +22,7 @@ from tlcore.stages.one_training import Clock, OneTraining, Watch, look
 from tlcore.stages.tables import preprocess_of, rows_of
 from tlcore.stages.validation import folds, kinds, labelled, set_aside, validated_by
 from tlcore.stages.values import Trained
-from tlcore.training.folds import FEW, FoldRun, can_part, pool
+from tlcore.training.folds import FoldRun, can_part, pool
 from tlcore.training.job import TrainResult
 from tlcore.training.measures import headline, interval_of
 from tlcore.training.network import Network
@@ -41,7 +41,6 @@ from tlcore.values import (
 )
 
 __all__ = [
-    "FEW",
     "Outcome",
     "checkpoint_of",
     "finish",
@@ -50,7 +49,6 @@ __all__ = [
     "prepare",
     "train",
     "train_one",
-    "validated_by",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,20 +12,28 @@ from tlcore.stages.base import StageContext
 from tlcore.stages.material import Material
 from tlcore.training.folds import FEW, can_part, fold_numbers
 
-__all__ = ["folds", "set_aside", "kinds", "labelled", "validated_by"]
+__all__ = ["folds", "in_turn", "kinds", "labelled", "set_aside", "validated_by"]
 
 
 def validated_by(context: StageContext, given: Material) -> str:
     """ "held-out" or "cross-validation": as the option says; "auto": all images in turn where there are few, unless
     a validation split was given or an adapter follows, whose gate asks validation images that nothing was trained on."""
     asked = context.job.options.get("validation", "held-out")
-    if asked != "auto":
-        return str(asked)
     rows = labelled(given)
-    if "val" in given.given_splits:
-        return "held-out"  # somebody said what to validate on: whole patients or scenes, perhaps
-    few = len(rows) <= FEW and not given.dataset.has_target and can_part(*kinds(given, rows))
-    return "cross-validation" if few else "held-out"
+    if not in_turn(asked, len(rows), given.given_splits, given.dataset.has_target):
+        return "held-out"
+    parted = asked != "auto" or can_part(*kinds(given, rows))
+    return "cross-validation" if parted else "held-out"
+
+
+def in_turn(asked: str, images: int, given_splits: Sequence[str], has_target: bool) -> bool:
+    """Whether so many labelled images validate in turn, where they can be parted at all.
+
+    A validation split that came with the data stays one: somebody said what to validate on, whole patients or scenes.
+    """
+    if asked != "auto":
+        return asked == "cross-validation"
+    return images <= FEW and "val" not in given_splits and not has_target
 
 
 def set_aside(given: Material) -> NDArray[np.int64]:

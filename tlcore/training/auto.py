@@ -39,11 +39,9 @@ class Row:
 
 TABLE = (
     Row(2, "ridge"),
-    Row(500, "full", epochs=15),
-    Row(math.inf, "full", {"epochs": 5}, epochs=5),
+    Row(math.inf, "full", epochs=15),
 )
-"""The first row that has room for the images is taken. Measured at 1, 5 and 20 images a class, and at 27 to 51, where
-five epochs were worse than fifteen; above 500 five of them are more steps than fifteen were there."""
+"""The first row that has room for the images is taken. Measured at 1, 5 and 20 images a class, and at 27 to 51."""
 
 CHEAPER = Row(math.inf, "lp-ft", epochs=5)
 """What takes the place of more epochs than there is time for: it starts from a probe, so that few of them do."""
@@ -87,18 +85,22 @@ class Auto(Tuner):
         traits=frozenset({"target-labels", "regression", "multi-label"}),
     )
 
-    max_gmacs: float = Field(
+    gmacs_without_budget: float = Field(
         3000,
         gt=0,
-        description="billions of multiply-accumulates that more than five epochs may take where no budget is set",
+        description="billions of multiply-accumulates that full fine-tuning may take where no budget is set",
     )
+
+    @classmethod
+    def choices(cls) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*(row.strategy for row in (*TABLE, CHEAPER)), CLOSED_FORM)))
 
     def choose(self, task: TrainTask) -> tuple[str, dict[str, Any]]:
         """The name and the options of the strategy for this task; never "auto".
 
         Of the table's row, then `CHEAPER`, the first that there is time for. A budget is held against measured seconds.
-        Without one the work is counted, so that a busy machine chooses as an idle one does, and five epochs are always
-        taken. With no time for either: `CLOSED_FORM`.
+        Without one the work is counted, so that a busy machine chooses as an idle one does, and `CHEAPER` is always
+        affordable. With no time for either: `CLOSED_FORM`.
         """
         row = _row(task)
         found = next((one for one in (row, CHEAPER) if self._affordable(one, task)), Row(0, CLOSED_FORM))
@@ -109,7 +111,7 @@ class Auto(Tuner):
             return True
         if task.budget is not None:
             return gradient_seconds(task, row.epochs) <= task.budget
-        return row.epochs <= CHEAPER.epochs or gradient_gmacs(task, row.epochs) <= self.max_gmacs
+        return row is CHEAPER or gradient_gmacs(task, row.epochs) <= self.gmacs_without_budget
 
     def reason(self, task: TrainTask) -> str:
         row, above = _row(task), [one.images for one in TABLE if one.images < _row(task).images]
