@@ -34,7 +34,8 @@ TRAINING_PASSES = 10.0
 would be the arithmetic of a step alone (the backward pass costs twice the forward one: Kaplan et al. 2020, section
 2.1). Measured in processor seconds: 9.6 for mobilenetv1_100 and 12.8 for mobilenetv2_100 (lp-ft on 195 images at 224
 px): features come from a folded network, depthwise convolutions are slow backwards, and there are the probe and the
-looks at validation and test images. Of the trial it decides about the first training alone: later forecasts follow what that took."""
+looks at validation and test images. Of the trial it decides about the first training alone: later forecasts follow what
+that took."""
 
 
 def achieved_in_trial(measure: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,11 +21,17 @@ _GAIN = 0.97
 """Of the time before, at most, for another thread to be kept."""
 
 
+def _processors() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Prefetcher(Generic[_Made]):
     """`make(step)` for steps in order, the same values whatever the number of threads.
 
     Starts without a thread. Where making batches takes more than a small share of the time between two of them, one,
-    two and four threads are tried for some steps each, while that helps.
+    two and four threads, and no more than there are processors (each holds batches), are tried for some steps each, while
+    that helps.
 
     Attributes:
         workers: threads in use.
@@ -89,7 +96,7 @@ class Prefetcher(Generic[_Made]):
             self.workers, self._measuring = self._best[1], False
             return
         self._best = (spent, self.workers)
-        more = [workers for workers in _TRIALS if workers > self.workers]
+        more = [workers for workers in _TRIALS if self.workers < workers <= _processors()]
         if not more:
             self._measuring = False
             return

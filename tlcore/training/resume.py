@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -16,6 +15,25 @@ __all__ = ["load_state", "save_state"]
 _NAME = "training.pt"
 
 
+class _Writer:
+    """Passes on what torch writes, piece by piece: a copy of the whole would be the most memory that a training takes.
+    failed: what torch hides behind an error of its own, such as a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failed: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
 def save_state(folder: Path, state: dict[str, Any], name: str | None = None) -> None:
     """Write tensors and plain values under a name; a reader sees the old file or the new one."""
     name = name or _NAME
@@ -23,11 +41,15 @@ def save_state(folder: Path, state: dict[str, Any], name: str | None = None) -> 
     for left in folder.glob(f".{name}.*"):
         left.unlink(missing_ok=True)  # of a process that was killed while it wrote: the stage's lock is ours
     part = folder / f".{name}.{os.getpid()}"
-    buffer = io.BytesIO()  # torch hides a full disk behind an error of its own
-    torch.save(state, buffer)
     try:
         with part.open("wb") as file:
-            file.write(buffer.getbuffer())
+            writer = _Writer(file)
+            try:
+                torch.save(state, cast(IO[bytes], writer))
+            except Exception:
+                if writer.failed is not None:
+                    raise writer.failed from None
+                raise
             file.flush()
             os.fsync(file.fileno())
         part.replace(folder / name)
