@@ -176,7 +176,7 @@ def test_a_strategy_is_shown_with_bounds_defaults_as_they_are_typed_and_what_it_
     assert rows["epochs"].startswith("epochs integer 1 to 1000 15 ")
     assert rows["ema"].startswith("ema number ≥ 0.5, < 1 | none none ")
     assert rows["wise"].startswith("wise true | false false ")
-    assert "no options" in tlcore("plugins", "show", "auto").out
+    assert "no options" in tlcore("plugins", "show", "leep").out
     texts = tlcore("plugins", "show", "zero-shot").out
     assert "list of text" in texts and "and 5 more" in texts and "['" not in texts
     assert "10 to 100,000" in tlcore("plugins", "show", "knn").out
