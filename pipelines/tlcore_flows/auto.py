@@ -9,6 +9,7 @@ from tlcore.protocols import TrainTask, Tuner
 from tlcore.stages.validation import in_turn
 from tlcore.stages.values import FeatureFiles
 from tlcore.values import TARGET
+from tlcore_flows.needs import teaching
 from tlcore_flows.opened import open_registry
 from tlcore_flows.rank import RankedModels
 from tlcore_flows.wiring import Wiring
@@ -62,11 +63,11 @@ def train_task(run: Wiring, base: RankedModels, name: str) -> TrainTask:
 
 def _crossed(run: Wiring, base: RankedModels) -> bool:
     """Whether the images will validate in turn."""
-    finetune, registry, checked = run.config.finetune, open_registry(run.store.root), base.checked
-    if any("teacher" in registry.load("tuner", one.name).card.traits for one in finetune.strategies):
+    checked = base.checked
+    if teaching(open_registry(run.store.root), run.config):
         return False  # `training_options`
     images = checked.report.source_images("train") + checked.report.source_images("val")
-    return in_turn(finetune.validation, images, checked.given_splits, checked.has_target)
+    return in_turn(run.config.finetune.validation, images, checked.given_splits, checked.has_target)
 
 
 def _facts(task: TrainTask) -> str:

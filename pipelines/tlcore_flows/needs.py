@@ -9,15 +9,27 @@ from tlcore.errors import UserError
 from tlcore.registry import Registry
 from tlcore.values import Candidate
 
-__all__ = ["TEXT", "lacks", "named_tuners", "refuse_unable", "untrainable"]
+__all__ = [
+    "TEACHER", "TEXT", "lacks", "named_tuners", "needs_teacher", "refuse_unable", "teaching", "untrainable",
+]  # fmt: skip
 
-TEXT, SOURCE_HEAD = "text", "source-head"
+TEXT, SOURCE_HEAD, TEACHER = "text", "source-head", "teacher"
 """Traits of tuners (`tlcore.protocols.Card`)."""
 
 _HINTS = {
     TEXT: "name an image-text model (--models open-clip:FOLDER), or take a tuner that reads no text (--tuner linear-probe)",
     SOURCE_HEAD: "name a model whose weights carry a head, or take another strategy (--tuner lp-ft)",
 }
+
+
+def needs_teacher(registry: Registry, choice: StrategyChoice) -> bool:
+    """Whether this tuner learns from a better network of the same labels."""
+    return TEACHER in registry.load("tuner", choice.name).card.traits
+
+
+def teaching(registry: Registry, config: RunConfig) -> bool:
+    """Whether one of the strategies that are tried does."""
+    return any(needs_teacher(registry, choice) for choice in config.finetune.strategies)
 
 
 def named_tuners(config: RunConfig) -> list[tuple[str, StrategyChoice]]:

@@ -19,15 +19,13 @@ from tlcore.stages.values import Trained
 from tlcore.training.space import search_space
 from tlcore.values import Candidate, Json, Ref
 from tlcore_flows.auto import resolved
-from tlcore_flows.needs import lacks
+from tlcore_flows.needs import lacks, needs_teacher, teaching
 from tlcore_flows.opened import open_registry
 from tlcore_flows.rank import RankedModels
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
 __all__ = ["Base", "Model", "placed", "train", "train_all", "training_options", "try_train"]
 
-TEACHER = "teacher"
-"""Trait of tuners that learn from a better network of the same labels."""
 FOLDS = FinetuneConfig.model_fields["folds"].default
 
 
@@ -71,7 +69,8 @@ def train_all(run: Wiring, base: Base, finalists: Sequence[str]) -> list[Model]:
     A training that fails is reported; the run goes on while one that competes is left.
     """
     selection = run.config.selection
-    taught = [choice for choice in run.config.finetune.strategies if needs_teacher(run, choice)]
+    registry = open_registry(run.store.root)
+    taught = [choice for choice in run.config.finetune.strategies if needs_teacher(registry, choice)]
     untaught = [choice for choice in run.config.finetune.strategies if choice not in taught]
     competing = [(name, choice) for name in finalists for choice in untaught]
     models = _each(run, base, competing, competes=True)
@@ -145,10 +144,6 @@ def _taught(
         )
         made.append(model)
     return made
-
-
-def needs_teacher(run: Wiring, choice: StrategyChoice) -> bool:
-    return TEACHER in _traits(run, choice)
 
 
 def _traits(run: Wiring, choice: StrategyChoice) -> frozenset[str]:
@@ -238,8 +233,8 @@ def training_options(run: Wiring, *, short: bool = False) -> dict[str, Json]:
     options: dict[str, Json] = {"precision": compute.precision}
     if finetune.budget is not None:
         options["budget"] = finetune.budget
-    teaching = any(needs_teacher(run, choice) for choice in finetune.strategies)
-    if not short and not teaching and finetune.validation != "held-out":
+    taught = teaching(open_registry(run.store.root), run.config)
+    if not short and not taught and finetune.validation != "held-out":
         options["validation"] = finetune.validation
         if finetune.folds != FOLDS:
             options["folds"] = finetune.folds

@@ -36,10 +36,10 @@ from tlcore_flows import observe
 from tlcore_flows.adapt import Places, adapt_model
 from tlcore_flows.auto import resolved
 from tlcore_flows.label_task import probe_of, refuse_unsound, suited
-from tlcore_flows.needs import refuse_unable, untrainable
+from tlcore_flows.needs import refuse_unable, teaching, untrainable
 from tlcore_flows.opened import open_registry, open_store
 from tlcore_flows.rank import RankedModels, decode, rank_models
-from tlcore_flows.training import Base, Model, needs_teacher, placed, train_all, try_train
+from tlcore_flows.training import Base, Model, placed, train_all, try_train
 from tlcore_flows.trial import Train, hold_trial
 from tlcore_flows.wiring import Wiring, as_choice, source_of
 
@@ -66,11 +66,11 @@ def transfer(config: RunConfig, store: str | None = None) -> dict[str, Any]:
     root = open_store(Store.open(store).root)
     with open_run(root, config) as opened, observe.run(opened.run_id, config.name, root.root):
         run = Wiring(config, root, provenance={"run_id": opened.run_id})
-        teaching = any(needs_teacher(run, choice) for choice in config.finetune.strategies)
+        taught = teaching(open_registry(root.root), config)
         allow = partial(refuse_unsound, config, open_registry(root.root))
         able = partial(refuse_unable, config, open_registry(root.root))
         admit = partial(untrainable, config, open_registry(root.root))
-        ranked = rank_models(run, teaching=teaching, allow=allow, able=able, admit=admit)
+        ranked = rank_models(run, teaching=taught, allow=allow, able=able, admit=admit)
         run = replace(run, config=suited(config, ranked.checked.task))
         return _finish(run, opened, _decoded(run, ranked)).model_dump(mode="json")
 

@@ -11,9 +11,8 @@ from tlcore.protocols import Tuner
 from tlcore.selection.halving import FIRST_EPOCHS, Attempt, conclude, next_step, seconds_of_epochs
 from tlcore.stages.values import FeatureFiles, Trained
 from tlcore.values import Halving, Rung, Split
-from tlcore_flows.needs import lacks
+from tlcore_flows.needs import lacks, needs_teacher
 from tlcore_flows.opened import open_registry
-from tlcore_flows.training import TEACHER
 from tlcore_flows.wiring import Wiring
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def trial_strategy(run: Wiring, base: RankedModels, shortlist: Sequence[str]) ->
     registry = open_registry(run.store.root)
     for choice in run.config.finetune.strategies:
         kind = cast(type[Tuner], registry.load("tuner", choice.name))
-        if kind.chooses() or TEACHER in kind.card.traits:
+        if kind.chooses() or needs_teacher(registry, choice):
             continue
         if any(lacks(registry, choice, base.candidates[name]) for name in shortlist):
             continue

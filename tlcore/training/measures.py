@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tlcore.errors import PluginError
-from tlcore.evaluation.metrics import wilson
+from tlcore.evaluation.intervals import wilson
 from tlcore.training.job import Measured
 from tlcore.values import Interval, Task
 
