@@ -101,12 +101,9 @@ def _command(job: StageJob, order: Path) -> Sequence[str]:
 
 
 def _threads(job: StageJob) -> int:
-    every = (
-        job.threads or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1
-    )
-    return max(1, int(every) // job.processes)
+    from tlcore.training.processes import usable_processors
+
+    return max(1, (job.threads or usable_processors()) // job.processes)
 
 
 def _free_port() -> int:

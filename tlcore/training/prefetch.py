@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
+
+from tlcore.training.processes import usable_processors
 
 __all__ = ["Prefetcher"]
 
@@ -19,11 +20,6 @@ _STEPS = 8
 """Steps that each number of threads is timed for."""
 _GAIN = 0.97
 """Of the time before, at most, for another thread to be kept."""
-
-
-def _processors() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Prefetcher(Generic[_Made]):
@@ -96,7 +92,7 @@ class Prefetcher(Generic[_Made]):
             self.workers, self._measuring = self._best[1], False
             return
         self._best = (spent, self.workers)
-        more = [workers for workers in _TRIALS if self.workers < workers <= _processors()]
+        more = [workers for workers in _TRIALS if self.workers < workers <= usable_processors()]
         if not more:
             self._measuring = False
             return

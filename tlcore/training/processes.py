@@ -12,7 +12,12 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["ALONE", "Processes", "launched"]
+__all__ = ["ALONE", "Processes", "launched", "usable_processors"]
+
+
+def usable_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
